@@ -1,0 +1,1 @@
+"""Federated analytics over privfl's engine; arrives with the analytics release."""

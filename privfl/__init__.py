@@ -1,0 +1,1 @@
+"""privfl: privacy-hardened federated learning and federated analytics."""
