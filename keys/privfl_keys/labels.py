@@ -25,6 +25,7 @@ class Label(StrEnum):
     FINGERPRINT = "fingerprint"
     ENROLMENT = "enrolment request"
     ROSTER = "roster"
+    ROSTER_SIGNED = "roster, signed"
     ROTATION_OLD = "rotation, signed by the old key"
     ROTATION_NEW = "rotation, signed by the new key"
     KEY_STORE = "key store"
