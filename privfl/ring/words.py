@@ -25,8 +25,8 @@ Int64Array = npt.NDArray[np.int64]
 # One of uint16, uint32, uint64; a union of array types buys no safety that the ring does not check.
 WordArray = npt.NDArray[Any]
 
-_UNSIGNED = {16: np.dtype("<u2"), 32: np.dtype("<u4"), 64: np.dtype("<u8")}
-_SIGNED = {16: np.dtype("<i2"), 32: np.dtype("<i4"), 64: np.dtype("<i8")}
+_UNSIGNED: dict[int, np.dtype[Any]] = {16: np.dtype("<u2"), 32: np.dtype("<u4"), 64: np.dtype("<u8")}
+_SIGNED: dict[int, np.dtype[Any]] = {16: np.dtype("<i2"), 32: np.dtype("<i4"), 64: np.dtype("<i8")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,8 @@ def centred(words: WordArray, ring: Ring) -> Int64Array:
     shift = ring.dtype.type(ring.word - ring.bits)
     signed = np.left_shift(words, shift).view(ring.signed)
     np.right_shift(signed, ring.signed.type(ring.word - ring.bits), out=signed)
-    return signed.astype(np.int64)
+    out: Int64Array = signed.astype(np.int64)
+    return out
 
 
 def check_words(words: WordArray, ring: Ring) -> None:
