@@ -6,9 +6,11 @@ labels, one error tree. ``keys/README.md`` has the threat model and the key cere
 
 from __future__ import annotations
 
+from privfl_keys.book import Equivocation, RosterBook
 from privfl_keys.checked import Checked
 from privfl_keys.derive import derive, extract_and_derive
 from privfl_keys.encoding import Bounds, Bytes32, Bytes64, Record, Uint32, Uint64, Value, decode, encode
+from privfl_keys.enrolment import EnrolmentRequest
 from privfl_keys.entropy import SYSTEM, Entropy, SystemEntropy
 from privfl_keys.errors import (
     KeyStoreError,
@@ -22,6 +24,7 @@ from privfl_keys.errors import (
 )
 from privfl_keys.identity import Identity, Rotation, check_fingerprint, check_name, fingerprint
 from privfl_keys.labels import VERSION, Label, context, digest
+from privfl_keys.member import ROLES, Member
 from privfl_keys.quorum import (
     NO_SITE_COLLUDES,
     check_min_survivors,
@@ -33,13 +36,15 @@ from privfl_keys.quorum import (
     equivocation_bound,
     voted_threshold,
 )
-from privfl_keys.roster import GENESIS, ROLES, Member, Roster, SignedRoster
+from privfl_keys.roster import GENESIS, Roster, SignedRoster
 from privfl_keys.sealing import SEAL_OVERHEAD, SEALING_KEY_BYTES, SealingKey, SealingPublicKey
 from privfl_keys.secret import Redacted, Secret, SecretBytes
 from privfl_keys.signing import SigningKey, VerifyKey
+from privfl_keys.store import INSECURE_TEST_COST, FileKeyStore, KeyStore, ScryptCost
 
 __all__ = [
     "GENESIS",
+    "INSECURE_TEST_COST",
     "NO_SITE_COLLUDES",
     "ROLES",
     "SEALING_KEY_BYTES",
@@ -50,8 +55,12 @@ __all__ = [
     "Bytes32",
     "Bytes64",
     "Checked",
+    "EnrolmentRequest",
     "Entropy",
+    "Equivocation",
+    "FileKeyStore",
     "Identity",
+    "KeyStore",
     "KeyStoreError",
     "Label",
     "Malformed",
@@ -62,7 +71,9 @@ __all__ = [
     "Redacted",
     "Refused",
     "Roster",
+    "RosterBook",
     "Rotation",
+    "ScryptCost",
     "SealingKey",
     "SealingPublicKey",
     "Secret",

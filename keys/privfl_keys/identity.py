@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
 from privfl_keys.checked import Checked
-from privfl_keys.encoding import Bounds, Bytes32, Bytes64, Uint64
+from privfl_keys.encoding import Bounds, Bytes32, Bytes64, Record, Uint64
 from privfl_keys.entropy import Entropy
-from privfl_keys.errors import Misuse, Unverified
+from privfl_keys.errors import Misuse, Theirs, Unverified
 from privfl_keys.labels import Label, digest
 from privfl_keys.secret import Redacted
 from privfl_keys.signing import SigningKey, VerifyKey
@@ -94,6 +94,17 @@ class Rotation(Checked):
         new.verify(self.new_signature, Label.ROTATION_NEW, *parts)
 
 
+@dataclass(frozen=True, repr=False)
+class _StoredIdentity(Record):
+    TAG: ClassVar[str] = "identity"
+
+    name: Name
+    seed: Bytes32
+
+    def __repr__(self) -> str:
+        return "_StoredIdentity(<redacted>)"
+
+
 class Identity(Redacted):
     """A name and the signing key behind it. The site makes it itself; the secret never travels."""
 
@@ -108,6 +119,19 @@ class Identity(Redacted):
     def generate(cls, name: str, entropy: Entropy) -> Identity:
         """Make a new identity from 32 bytes of ``entropy``."""
         return cls(check_name(name), SigningKey.generate(entropy))
+
+    @classmethod
+    def from_secret_bytes(cls, secret: bytes) -> Identity:
+        """Load what :meth:`secret_bytes` gave; raises Misuse for anything else."""
+        try:
+            stored = _StoredIdentity.decode(secret)
+        except Theirs:
+            raise Misuse("this entry of the key store is no identity; name the entry that holds one") from None
+        return cls(stored.name, SigningKey.from_secret_bytes(stored.seed))
+
+    def secret_bytes(self) -> bytes:
+        """Export name and seed, for a key store and nothing else."""
+        return _StoredIdentity(self._name, self._key.secret_bytes()).encode()
 
     @property
     def name(self) -> str:

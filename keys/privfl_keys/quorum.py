@@ -6,7 +6,9 @@ All are pure functions, so the table of ``docs/protocol.md`` is a test.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from math import comb
 from typing import Final
 
@@ -15,6 +17,7 @@ from privfl_keys.errors import Misuse
 __all__ = [
     "EVERYONE_SITS",
     "NO_SITE_COLLUDES",
+    "check_bounds",
     "check_min_survivors",
     "committee_risk",
     "complete_threshold",
@@ -22,6 +25,7 @@ __all__ = [
     "default_corrupt_bound",
     "default_min_survivors",
     "equivocation_bound",
+    "rising",
     "voted_threshold",
 ]
 
@@ -101,6 +105,46 @@ def check_min_survivors(minimum: int, sites: int, corrupt: int) -> None:
         )
     if minimum > sites:
         raise Misuse(f"min_survivors {minimum} exceeds the {sites} sites there are; lower it or enrol more sites")
+
+
+def check_bounds(
+    site_ids: Sequence[bytes], committee: Sequence[bytes], corrupt: int, committee_corrupt: int, assumption: str
+) -> None:
+    """Check c, the committee and c_L of a roster against each other.
+
+    Args:
+        site_ids: ids of the N sites.
+        committee: ids of the L seats; empty when every site sits, which is the rule up to 64 sites.
+        corrupt: c.
+        committee_corrupt: c_L.
+        assumption: :data:`NO_SITE_COLLUDES` exactly when c = 0, else empty.
+
+    Raises:
+        Misuse: a rule is broken; the message names it.
+    """
+    sites, size = len(site_ids), len(committee) or len(site_ids)
+    if assumption != (NO_SITE_COLLUDES if corrupt == 0 else ""):
+        raise Misuse(f"c = 0 is asked for by name, corrupt_bound={NO_SITE_COLLUDES!r}, and by nothing else")
+    if corrupt + 2 > sites:
+        raise Misuse(f"{corrupt} corrupt of {sites} sites leaves fewer than two honest ones; enrol more or lower c")
+    if bool(committee) != (sites > EVERYONE_SITS):
+        raise Misuse(
+            f"up to {EVERYONE_SITS} sites all sit in the committee, which stays empty in the roster; "
+            f"more need one that is named, and here are {sites} sites with {len(committee)} named"
+        )
+    if not rising(committee) or set(committee) - set(site_ids):
+        raise Misuse("the committee names sites of this roster, sorted by id, none twice")
+    if not committee and committee_corrupt != corrupt:
+        raise Misuse(f"when every site sits in the committee, committee_corrupt is c = {corrupt}")
+    if committee_corrupt > corrupt or (committee_corrupt == 0 and corrupt > 0):
+        raise Misuse(f"committee_corrupt {committee_corrupt} is outside [1, c = {corrupt}]; correct it")
+    voted_threshold(size, committee_corrupt)
+    complete_threshold(size, committee_corrupt)
+
+
+def rising(ids: Sequence[bytes]) -> bool:
+    """Whether ids are strictly rising, hence distinct."""
+    return all(low < high for low, high in pairwise(ids))
 
 
 def committee_risk(sites: int, corrupt: int, size: int, committee_corrupt: int) -> Fraction:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Annotated, ClassVar, Final, Literal, Self
 
 from privfl_keys import quorum
@@ -18,56 +17,13 @@ from privfl_keys.encoding import Bounds, Bytes32, Bytes64, Record, Uint32, Uint6
 from privfl_keys.errors import Misuse, Theirs, Unverified
 from privfl_keys.identity import Name, Rotation, check_name
 from privfl_keys.labels import Label, digest
-from privfl_keys.quorum import EVERYONE_SITS, NO_SITE_COLLUDES
-from privfl_keys.sealing import SEALING_KEY_BYTES, SealingPublicKey
+from privfl_keys.member import Member
+from privfl_keys.quorum import NO_SITE_COLLUDES
 from privfl_keys.signing import SigningKey, VerifyKey
 
-__all__ = ["GENESIS", "ROLES", "Member", "Roster", "SignedRoster", "check_roles"]
+__all__ = ["GENESIS", "Roster", "SignedRoster"]
 
-ROLES: Final = ("auditor", "compliance", "coordinator", "site")
 GENESIS: Final = bytes(32)  # what the first roster of a federation gives as ``previous``
-
-
-def check_roles(roles: tuple[str, ...]) -> None:
-    """Raise Misuse unless ``roles`` are known, sorted, distinct, at least one, and may be held together."""
-    if not roles or set(roles) - set(ROLES) or list(roles) != sorted(set(roles)):
-        raise Misuse(f"roles are one or more of {', '.join(ROLES)}, sorted and distinct")
-    if "coordinator" in roles and len(roles) > 1:
-        raise Misuse("the coordinator is untrusted for privacy: its key holds no other role; enrol a second key")
-
-
-@dataclass(frozen=True)
-class Member(Checked):
-    """One key of the roster. Only an auditor has a ``sealing_key``, for the audit part of transcripts."""
-
-    TAG: ClassVar[str] = "member"
-
-    name: Name
-    verify_key: Bytes32
-    roles: Annotated[tuple[str, ...], Bounds(1, len(ROLES))]
-    sealing_key: Annotated[bytes, Bounds(SEALING_KEY_BYTES, SEALING_KEY_BYTES)] | None = None
-
-    def check(self) -> None:
-        """Names, roles and keys are usable; see :class:`privfl_keys.checked.Checked`."""
-        check_name(self.name)
-        _ = self.key
-        check_roles(self.roles)
-        if self.sealing_key is not None and "auditor" not in self.roles:
-            raise Misuse(
-                f"{self.name!a} is no auditor and needs no sealing key in the roster; sites make one per epoch"
-            )
-        if self.sealing_key is not None:
-            SealingPublicKey(self.sealing_key)
-
-    @cached_property
-    def key(self) -> VerifyKey:
-        """The checked public key; raises Unverified for an unsound one."""
-        return VerifyKey(self.verify_key)
-
-    @property
-    def site_id(self) -> bytes:
-        """32 bytes, SHA-256(label, key)."""
-        return self.key.site_id
 
 
 @dataclass(frozen=True)
@@ -94,6 +50,7 @@ class Roster(Checked):
     previous: Bytes32 = GENESIS
     rotations: tuple[Rotation, ...] = ()  # since the previous version
     assumption: Annotated[str, Bounds(0, 64)] = field(default="")  # NO_SITE_COLLUDES exactly when c = 0
+    degree: Uint32 = 0  # neighbours of a site on the sparse masking graph; 0 is the complete graph
 
     def check(self) -> None:
         """The rules of docs/protocol.md that one roster can break; see :class:`privfl_keys.checked.Checked`."""
@@ -103,36 +60,17 @@ class Roster(Checked):
         if (self.version == 1) != (self.previous == GENESIS):
             raise Misuse("version 1, and no other, has no previous roster; set previous to the hash of the one before")
         self._check_members()
-        self._check_numbers()
+        quorum.check_bounds(self.site_ids, self.committee, self.corrupt_bound, self.committee_corrupt, self.assumption)
 
     def _check_members(self) -> None:
         ids = [member.site_id for member in self.members]
         names = [member.name.casefold() for member in self.members]
-        if not _rising(ids) or not _rising(self.revoked):
+        if not quorum.rising(ids) or not quorum.rising(self.revoked):
             raise Misuse("members are sorted by site id, and no key appears twice; neither do revoked ids")
         if len(set(names)) != len(names):
             raise Misuse("two members share a name; each key is a member of its own")
         if set(ids) & set(self.revoked):
             raise Misuse("a revoked key is a member; a revoked site enrols again with a new key and a new name")
-
-    def _check_numbers(self) -> None:
-        sites, c, c_L = len(self.site_ids), self.corrupt_bound, self.committee_corrupt
-        if (c == 0) != (self.assumption == NO_SITE_COLLUDES) or self.assumption not in ("", NO_SITE_COLLUDES):
-            raise Misuse(f"c = 0 is asked for by name, corrupt_bound={NO_SITE_COLLUDES!r}, and by nothing else")
-        if c + 2 > sites:
-            raise Misuse(f"{c} corrupt of {sites} sites leaves fewer than two honest ones; enrol more or lower c")
-        if not self.committee and sites > EVERYONE_SITS:
-            raise Misuse(f"more than {EVERYONE_SITS} sites need a committee named in the roster")
-        if self.committee and sites <= EVERYONE_SITS:
-            raise Misuse(f"up to {EVERYONE_SITS} sites all sit in the committee; leave it empty")
-        if not _rising(self.committee) or set(self.committee) - set(self.site_ids):
-            raise Misuse("the committee names sites of this roster, sorted by id, none twice")
-        if not self.committee and c_L != min(c, sites):
-            raise Misuse(f"when every site sits in the committee, committee_corrupt is min(c, L) = {min(c, sites)}")
-        if c_L > c or (c_L == 0 and c > 0):
-            raise Misuse(f"committee_corrupt {c_L} is outside [1, c = {c}]")
-        quorum.voted_threshold(self.committee_size, c_L)
-        quorum.complete_threshold(self.committee_size, c_L)
 
     @classmethod
     def create(
@@ -150,6 +88,7 @@ class Roster(Checked):
         previous: bytes = GENESIS,
         revoked: Iterable[bytes] = (),
         rotations: Iterable[Rotation] = (),
+        degree: int = 0,
     ) -> Self:
         """Build a roster with its lists sorted and its bounds defaulted.
 
@@ -166,6 +105,7 @@ class Roster(Checked):
             previous: hash of the previous roster, 32 bytes.
             revoked: ids that never come back.
             rotations: proofs for every member whose key changed.
+            degree: neighbours per site on the sparse graph (``privfl.secagg`` tabulates it); 0 for all pairs.
 
         Raises:
             Misuse: what results breaks a rule of the protocol; the message names it.
@@ -193,6 +133,7 @@ class Roster(Checked):
             previous=previous,
             rotations=tuple(rotations),
             assumption=NO_SITE_COLLUDES if corrupt_bound == NO_SITE_COLLUDES else "",
+            degree=degree,
         )
 
     def succeed(
@@ -207,6 +148,7 @@ class Roster(Checked):
         corrupt_bound: int | Literal["no site colludes"] | None = None,
         committee: Iterable[bytes] | None = None,
         committee_corrupt: int | None = None,
+        degree: int | None = None,
     ) -> Self:
         """Build the next version: the same members where not told otherwise, ids only ever added to ``revoked``.
 
@@ -241,6 +183,7 @@ class Roster(Checked):
             previous=self.hash,
             revoked=set(self.revoked) | struck,
             rotations=rotations,
+            degree=self.degree if degree is None else degree,
         )
 
     @cached_property
@@ -341,7 +284,3 @@ class SignedRoster(Record):
         if any(member.verify_key == authority.raw for member in self.roster.members):
             raise Unverified("this roster lists its own authority as a member; refuse it")
         return self.roster
-
-
-def _rising(ids: tuple[bytes, ...] | list[bytes]) -> bool:
-    return all(low < high for low, high in pairwise(ids))
