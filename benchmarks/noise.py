@@ -11,12 +11,11 @@ building it is its own column (a wide σ reuses inner tables already built for a
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from statistics import median
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -69,19 +68,28 @@ def _print(rates: dict[int, tuple[float, float]], opendp: float | None) -> None:
     Console().print(table)
 
 
-def main(
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
-    samples: Annotated[int, typer.Option(min=1000, help="Samples in one run.")] = 1_000_000,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs per σ; the median counts.")] = 5,
-    opendp_samples: Annotated[int, typer.Option(min=1000, help="Samples drawn from OpenDP.")] = 20_000,
-) -> None:
-    """Measure the exact discrete Gaussian sampler for σ = 1, 2, 4, …, 65536 on one core.
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1000:
+        raise argparse.ArgumentTypeError("at least 1000 samples are needed for a rate")
+    return value
 
-    Example: python -m benchmarks.noise --json
-    """
-    rates = {sigma: rate(float(sigma), samples, repeats) for sigma in SIGMAS}
-    opendp = opendp_rate(opendp_samples)
-    if not json_:
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure σ = 1, 2, 4, …, 65536 and print a table, or one JSON object."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.noise",
+        description="Measure the exact discrete Gaussian sampler for σ = 1, 2, 4, …, 65536 on one core.",
+        epilog="Example: python -m benchmarks.noise --json --samples 2000000",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("--samples", type=_count, default=1_000_000, help="samples in one run (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, choices=range(1, 100), metavar="N", help="runs per σ")
+    parser.add_argument("--opendp-samples", type=_count, default=20_000, help="samples of OpenDP (%(default)s)")
+    options = parser.parse_args(arguments)
+    rates = {sigma: rate(float(sigma), options.samples, options.repeats) for sigma in SIGMAS}
+    opendp = opendp_rate(options.opendp_samples)
+    if not options.json:
         _print(rates, opendp)
         return
     result: dict[str, object] = {
@@ -94,4 +102,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
