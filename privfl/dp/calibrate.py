@@ -144,6 +144,8 @@ def dp_sgd_multiplier_for(epsilon: float, delta: float, q: float, steps: int) ->
     Raises:
         Misuse: an argument out of range, or no z up to 2^20 is enough.
     """
+    if not 0 < q <= 1 or steps < 1:
+        raise Misuse(f"q = {q}, steps = {steps}: need 0 < q <= 1 and at least one step")
     mu2, slack = mu_for_budget(epsilon, delta)
     prime = math.nextafter(float(slack), 0.0)
 
@@ -155,13 +157,13 @@ def dp_sgd_multiplier_for(epsilon: float, delta: float, q: float, steps: int) ->
                 raise
             return False  # ε beyond what the accountant resolves
 
-    # Without the help of subsampling this z is enough, so it brackets from above.
-    high = root_up(steps / mu2)
-    if not fits(high):
-        high *= 2
-    low = high
+    # Start where the central limit theorem for subsampled composition points (Bu et al. 2020).
+    high = 1 / math.sqrt(math.log1p(float(mu2) / (q * q * steps)))
+    while not fits(high):
+        high *= 1.1
+    low = high / 1.1
     while fits(low):
-        high, low = low, low / 2
+        high, low = low, low / 1.1
     while high > low * 1.001:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)

@@ -21,6 +21,8 @@ MIN_SIGMA_SITE = 4
 DITHER_BETA = Fraction(1, 10**12)
 #: δ′ per coordinate for the samplers' distance 2^-100 from exact: covers (1 + e^ε)·2^-100 up to ε = 20.
 SAMPLER_DELTA = Fraction(1, 2**70)
+#: Beyond this noise leaves the 64-bit ring.
+MAX_SIGMA = 2.0**58
 _Q16 = 1 << 16
 
 
@@ -63,8 +65,8 @@ class Block(Record):
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise Misuse(f"block {self.name}: {field} is {value!r}; it must be an integer of at least {low}")
-        if not 0 < self.sigma < 2**500:
-            raise Misuse(f"block {self.name}: sigma is {self.sigma}; it must be positive and finite")
+        if not 0 < self.sigma <= MAX_SIGMA:
+            raise Misuse(f"block {self.name}: sigma is {self.sigma}; it must be positive and at most 2^58")
         # Exact: below 2^37 a multiple of 2^-16 is a float, above it every float is such a multiple.
         object.__setattr__(self, "sigma", math.ceil(Fraction(self.sigma) * _Q16) / _Q16)
 
