@@ -199,7 +199,7 @@ def admissible(survivors: Collection[bytes], graph: Graph, degree: int | None, m
         lonely = sum(len(members.intersection(graph[site])) < required for site in members)
         if lonely:
             raise Refused(
-                f"{lonely} survivors keep fewer than {required} of their {degree} neighbours; prune the set and ask again"
+                f"{lonely} survivors keep fewer than {required} of {degree} neighbours; prune the set and ask again"
             )
 
 

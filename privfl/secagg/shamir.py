@@ -14,7 +14,7 @@ Source: Shamir, How to share a secret, CACM 1979; limbs after Flamingo's committ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Protocol
 
 import numpy as np
@@ -33,7 +33,10 @@ X_MAX = 2**20
 _LIMB_BITS = 30
 _TOP_BITS = 256 - (LIMBS - 1) * _LIMB_BITS
 _TERMS = 127  # 127 * 2^30 * 2^16 < 2^53
-_COLUMNS = 8192  # columns at a time; bounds the scratch to a few megabytes per hundred rows
+# BLAS gets blocks of at most 2^18 multiplications: they stay in the cache, and OpenBLAS starts threads
+# only above that, whose hand-over on a busy machine costs many times the product itself.
+_SMALL_PRODUCT = 2**18
+_BLOCK_ROWS = 200
 
 _U8 = npt.NDArray[np.uint8]
 _U32 = npt.NDArray[np.uint32]
@@ -67,7 +70,7 @@ def split(secrets: _U8, xs: Sequence[int], threshold: int, entropy: Entropy) -> 
         raise Misuse("secrets are a uint8 array of shape (K, 32)")
     count = secrets.shape[0]
     columns = count * LIMBS
-    polynomials = np.empty((threshold, columns), dtype=np.int64)
+    polynomials = np.empty((threshold, columns), dtype=np.uint32)
     polynomials[0] = _to_limbs(secrets).reshape(columns)
     polynomials[1:] = _uniform(Keystream(entropy), (threshold - 1) * columns).reshape(threshold - 1, columns)
     return _product(_powers(points, threshold), polynomials).reshape(len(points), count, LIMBS)
@@ -150,7 +153,7 @@ def _from_limbs(limbs: _U32) -> _U8:
     return (words & np.uint64(0xFFFFFFFF)).astype("<u4").view(np.uint8)
 
 
-def _uniform(source: _Source, count: int) -> _I64:
+def _uniform(source: _Source, count: int) -> _U32:
     """``count`` values uniform in GF(p): 31 bits each, drawn again while they equal p (odds 2^-31)."""
     values = _draw(source, count)
     while (again := np.flatnonzero(values == PRIME)).size:
@@ -158,23 +161,23 @@ def _uniform(source: _Source, count: int) -> _I64:
     return values
 
 
-def _draw(source: _Source, count: int) -> _I64:
+def _draw(source: _Source, count: int) -> _U32:
     words = source.words((count + 1) // 2).astype("<u8", copy=False).view("<u4")
-    return (words[:count] & PRIME).astype(np.int64)
+    return (words[:count] & np.uint32(PRIME)).astype(np.uint32, copy=False)
 
 
 def _fold(values: _I64) -> _I64:
-    """One Mersenne step: same residue, and |v| < 2^62 comes below 2^32."""
-    return (values & PRIME) + (values >> 31)
+    """One Mersenne step: the same residue, and |v| < 2^62 comes below 2^32."""
+    folded = values & PRIME
+    values >>= 31  # in place: every caller passes a temporary
+    folded += values
+    return folded
 
 
-def _canonical(values: _I64) -> _I64:
-    """The residue in 0..p − 1 of any int64, without a branch."""
-    values = _fold(_fold(values))  # now in -1 .. p + 2^2
-    values += (values >> 63) & PRIME
-    values -= PRIME
-    values += (values >> 63) & PRIME
-    return values
+def _canonical(values: _I64) -> _U32:
+    """The residue in 0..p − 1 of 0 ≤ v < 2^62, without a branch; ``values`` is spent."""
+    folded = _fold(_fold(values)).astype(np.uint32)  # at most p + 1
+    return np.minimum(folded, folded - np.uint32(PRIME))  # below p the difference wraps round and is the larger
 
 
 @lru_cache(maxsize=16)
@@ -183,10 +186,10 @@ def _powers(points: tuple[int, ...], count: int) -> _I64:
     powers = np.ones((len(points), count), dtype=np.int64)
     step = np.array(points, dtype=np.int64)[:, None]
     done = 1
-    while done < count:  # doubling: step = x^done
+    while done < count:  # doubling; step = x^done
         upper = min(2 * done, count)
         powers[:, done:upper] = _canonical(powers[:, : upper - done] * step)
-        step, done = _canonical(step * step), 2 * done
+        step, done = _canonical(step * step).astype(np.int64), 2 * done
     powers.flags.writeable = False
     return powers
 
@@ -195,40 +198,48 @@ def _powers(points: tuple[int, ...], count: int) -> _I64:
 def _weights_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
     """Lagrange weights: f(0) = Σ w_r f(x_r) for every f of degree below len(points); all public."""
     x = np.array(points, dtype=np.int64)
-    differences = _canonical(x[None, :] - x[:, None])
-    np.fill_diagonal(differences, 1)
-    everything = 1
-    for point in points:
-        everything = everything * point % PRIME
-    divisors = (_canonical(_product_along(differences) * x)).tolist()
-    return tuple(everything * pow(divisor, -1, PRIME) % PRIME for divisor in divisors)
-
-
-def _product_along(matrix: _I64) -> _I64:
-    """Product mod p along the last axis, by halves."""
-    while (width := matrix.shape[1]) > 1:
+    factors = (x[None, :] - x[:, None]) % PRIME
+    np.fill_diagonal(factors, x)  # row r: x_r times every x_s − x_r
+    while (width := factors.shape[1]) > 1:  # multiply the columns together by halves
         half = width // 2
-        paired = _canonical(matrix[:, :half] * matrix[:, half : 2 * half])
-        matrix = np.concatenate([paired, matrix[:, 2 * half :]], axis=1)
-    return matrix[:, 0]
+        paired = _canonical(factors[:, :half] * factors[:, half : 2 * half]).astype(np.int64)
+        factors = np.concatenate([paired, factors[:, 2 * half :]], axis=1)
+    everything = reduce(lambda a, b: a * b % PRIME, points)
+    return tuple(everything * pow(int(divisor), -1, PRIME) % PRIME for divisor in factors[:, 0])
 
 
-def _product(public: _I64, values: npt.NDArray[np.integer]) -> _U32:
-    """``public @ values`` mod p, exact; int64 ``(R, t)`` in 0..p − 1 by integers ``(t, C)`` in 0..2^31.
+def _product(public: _I64, values: _U32) -> _U32:
+    """``public @ values`` mod p, exact; ``(R, t)`` in 0..p − 1 by ``(t, C)`` in 0..2^31, t ≤ 1000.
 
     Values are centred by taking 2^30 off each; its share of the result, 2^30 times the row sum, is
     added back at the end.
     """
-    rows, terms = public.shape
-    halves = np.concatenate([public >> 16, public & 0xFFFF]).astype(np.float64)
-    offset = (public.sum(axis=1, keepdims=True) % PRIME) << (_LIMB_BITS)
-    out = np.empty((rows, values.shape[1]), dtype=np.uint32)
-    for start in range(0, values.shape[1], _COLUMNS):
-        part = slice(start, start + _COLUMNS)
-        total = np.zeros((rows, values[:, part].shape[1]), dtype=np.int64)
-        for first in range(0, terms, _TERMS):
-            span = slice(first, first + _TERMS)
-            exact: _F64 = halves[:, span] @ (values[span, part].astype(np.float64) - float(1 << _LIMB_BITS))
-            total += (_fold(exact[:rows].astype(np.int64)) << 16) + exact[rows:].astype(np.int64)
-        out[:, part] = _canonical(total + offset)
+    (rows, terms), columns = public.shape, values.shape[1]
+    span = min(terms, _TERMS)
+    halves = _row_blocks(np.concatenate([public >> 16, public & 0xFFFF]))
+    width = min(max(columns, 1), _SMALL_PRODUCT // (span * halves.shape[1]))
+    # A multiple of p keeps every sum positive: one block of terms adds less than 2^54 in magnitude.
+    offset = ((public.sum(axis=1, keepdims=True) % PRIME) << _LIMB_BITS) + (PRIME << 29)
+    out = np.empty((rows, columns), dtype=np.uint32)
+    for start in range(0, columns, width):
+        tile = values[:, start : start + width].astype(np.float64)
+        tile -= float(1 << _LIMB_BITS)
+        total = np.broadcast_to(offset, (rows, tile.shape[1])).copy()
+        for first in range(0, terms, span):
+            exact = (halves[:, :, first : first + span] @ tile[first : first + span]).reshape(-1, tile.shape[1])
+            high = _fold(exact[:rows].astype(np.int64))
+            high <<= 16
+            total += high
+            total += exact[rows : 2 * rows].astype(np.int64)
+        out[:, start : start + width] = _canonical(total)
     return out
+
+
+def _row_blocks(matrix: _I64) -> _F64:
+    """``(R, t)`` as float64 ``(blocks, at most 64, t)``, the last block filled up with zeros."""
+    rows, terms = matrix.shape
+    blocks = -(-rows // _BLOCK_ROWS)
+    height = -(-rows // blocks)
+    padded = np.zeros((blocks * height, terms))
+    padded[:rows] = matrix
+    return padded.reshape(blocks, height, terms)
