@@ -1,1 +1,35 @@
-"""privfl.learn"""
+"""Learning: schemas, task specifications, compiled tasks, server optimisers, histories and models."""
+
+from privfl.learn.binding import BindReport, BoundData, bind
+from privfl.learn.history import History, Row
+from privfl.learn.models import load_model, save_model
+from privfl.learn.schema import Category, Numeric, Schema
+from privfl.learn.specs import Averaging, Linear, Logistic, Spec
+from privfl.learn.strategies import Strategy, StrategyState, adam, momentum, sgd, tail_averaged
+from privfl.learn.tasks import Plan, Task, TaskState
+
+__all__ = [
+    "Averaging",
+    "BindReport",
+    "BoundData",
+    "Category",
+    "History",
+    "Linear",
+    "Logistic",
+    "Numeric",
+    "Plan",
+    "Row",
+    "Schema",
+    "Spec",
+    "Strategy",
+    "StrategyState",
+    "Task",
+    "TaskState",
+    "adam",
+    "bind",
+    "load_model",
+    "momentum",
+    "save_model",
+    "sgd",
+    "tail_averaged",
+]

@@ -1,0 +1,139 @@
+"""Generalised linear models with record-level privacy: clipped full-batch gradient sums in exact integers.
+
+One record's gradient is x̃ r̃ᵀ, features times residual, which construction F clips and sums exactly. The
+server divides by the *declared* size, never by a true count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from privfl.dp.mechanisms import Contribution, FactorTable, bounded_sum
+from privfl.dp.sizing import bounded_delta2, factor_delta2
+from privfl.entropy import Entropy
+from privfl.learn.binding import BoundData
+from privfl.learn.history import History
+from privfl.learn.models import EstimatorRef
+from privfl.learn.strategies import Floats
+from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Layout, Task, TaskState
+from privfl.ring import dequantise, quantise
+
+if TYPE_CHECKING:
+    from privfl.learn.specs import Linear, Logistic
+
+__all__ = ["GlmTask"]
+
+
+class GlmTask(Task):
+    """Shared by logistic and linear regression; they differ in residual and loss only."""
+
+    spec: Logistic | Linear
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """The spec's kind."""
+        return self.spec.kind
+
+    def layout(self) -> tuple[Layout, ...]:
+        spec, records = self.spec, self.schema.records
+        delta2 = factor_delta2(spec.clip, spec.feature_bits, spec.residual_bits)
+        blocks = [Layout("gradient", (len(self.features) + 1) * self.outputs, delta2, records * math.isqrt(delta2))]
+        if spec.metrics:
+            metrics2 = bounded_delta2(len(METRICS), METRIC_SCALE)
+            blocks.append(Layout("metrics", len(METRICS), metrics2, records * METRIC_SCALE))
+        return tuple(blocks)
+
+    # -- the site ------------------------------------------------------------------------------------
+
+    def _parts(self, params: Floats, bound: BoundData, entropy: Entropy) -> Sequence[Contribution]:
+        del entropy  # construction F rounds towards zero
+        spec = self.spec
+        predictors = self._design(bound) @ params
+        residuals = self._residuals(predictors, bound)
+        parts = [self._table(bound).gradient(residuals, spec.clip, spec.residual_bits)]
+        if spec.metrics:
+            parts.append(bounded_sum(self._metrics(predictors, bound), METRIC_SCALE))
+        return parts
+
+    def _quantised(self, bound: BoundData) -> Int64s:
+        columns = quantise(bound.columns(self.features), self.spec.feature_bits)
+        ones = np.full((len(columns), 1), 1 << self.spec.feature_bits, dtype=np.int64)
+        return np.hstack([columns, ones])
+
+    def _table(self, bound: BoundData) -> FactorTable:
+        key = ("factors", self.features, self.spec.feature_bits)
+        return bound.prepared(key, lambda: FactorTable(self._quantised(bound), self.spec.feature_bits))
+
+    def _design(self, bound: BoundData) -> Floats:
+        key = ("design", self.features, self.spec.feature_bits)
+        return bound.prepared(key, lambda: dequantise(self._quantised(bound), self.spec.feature_bits))
+
+    def _residuals(self, predictors: Floats, bound: BoundData) -> Floats:
+        """Prediction minus truth, ``[n, k]``; zero where there is no usable label."""
+        truth, usable = bound.label(self.spec.label)
+        if self.classes is None:
+            out = predictors - truth[:, None]
+        elif self.outputs == 1:
+            out = _sigmoid(predictors) - truth[:, None]
+        else:
+            out = _softmax(predictors)
+            rows = np.flatnonzero(usable)
+            out[rows, truth[rows].astype(np.int64)] -= 1.0
+        out[~usable] = 0.0
+        return out
+
+    def metrics_of(self, params: Floats, bound: BoundData) -> Floats:
+        return self._metrics(self._design(bound) @ params, bound)
+
+    def _metrics(self, predictors: Floats, bound: BoundData) -> Floats:
+        truth, usable = bound.label(self.spec.label)
+        if self.classes is None:
+            residual = np.abs(predictors[:, 0] - truth)
+            loss, right = residual**2, residual <= self.spec.tolerance  # type: ignore[union-attr]
+        elif self.outputs == 1:
+            margin = np.where(truth > 0, predictors[:, 0], -predictors[:, 0])
+            loss, right = np.logaddexp(0.0, -margin), margin > 0
+        else:
+            codes = np.where(usable, truth, 0).astype(np.int64)
+            shifted = predictors - predictors.max(axis=1, keepdims=True)
+            logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+            loss, right = -logs[np.arange(len(codes)), codes], predictors.argmax(axis=1) == codes
+        table = np.column_stack([np.ones(len(truth)), right, np.minimum(loss / self.loss_cap, 1.0)])
+        table[~usable] = 0.0
+        return table
+
+    @property
+    def loss_cap(self) -> float:
+        return self.spec.loss_cap or (2.0 * math.log(len(self.classes)) if self.classes is not None else 4.0)
+
+    # -- the coordinator -----------------------------------------------------------------------------
+
+    def update(self, state: TaskState, total: Int64s, survivors: int) -> TaskState:
+        parts = self._open(total, survivors)
+        spec = self.spec
+        size = self.schema.records * survivors / self.plan.sites
+        unit = 2.0 ** -(spec.feature_bits + spec.residual_bits)
+        gradient = parts["gradient"].reshape(state.params.shape) * unit / size
+        pull = spec.l2 * state.params
+        pull[-1] = 0.0  # the intercept is not pulled to zero
+        params, strategy = self.strategy.update(gradient + pull, state.strategy, state.params)
+        row = self._row(state, parts, survivors, size, float(np.linalg.norm(gradient)))
+        return TaskState(state.round + 1, params, strategy, History([*state.history, row]))
+
+    def finish(self, state: TaskState) -> Any:
+        name = "LinearRegression" if self.classes is None else "LogisticRegression"
+        return self._finished(EstimatorRef(path=f"sklearn.linear_model.{name}"), self.output(state))
+
+
+def _sigmoid(values: Floats) -> Floats:
+    return 0.5 * (1.0 + np.tanh(0.5 * values))
+
+
+def _softmax(values: Floats) -> Floats:
+    raised = np.exp(values - values.max(axis=1, keepdims=True))
+    out: Floats = raised / raised.sum(axis=1, keepdims=True)
+    return out

@@ -1,0 +1,242 @@
+"""Fitted scikit-learn estimators from coefficients, and back, without pickle.
+
+An estimator is named by its public path and its parameters as JSON. A file or a peer can therefore
+ask for a linear model of scikit-learn and for nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import field_validator
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+
+from privfl.errors import Malformed, Misuse
+from privfl.learn.schema import Class, Declared
+
+__all__ = ["EstimatorRef", "fitted", "folded", "load_model", "save_model"]
+
+Floats = npt.NDArray[np.float64]
+
+_ROOMS = ("sklearn.linear_model", "sklearn.svm", "sklearn.discriminant_analysis")
+_FORMAT = "privfl-model/1"
+
+
+class EstimatorRef(Declared):
+    """A linear scikit-learn estimator by name, with its parameters as canonical JSON.
+
+    Args:
+        path: for example ``"sklearn.linear_model.Ridge"``.
+        params: what ``get_params`` says, as JSON text with sorted keys.
+
+    Raises:
+        Misuse: a class elsewhere than in scikit-learn's linear rooms, or parameters that are not JSON.
+    """
+
+    path: str
+    params: str = "{}"
+
+    @classmethod
+    def of(cls, estimator: Any) -> Self:
+        """The reference of an (unfitted or fitted) estimator; its parameters must be plain values."""
+        name = type(estimator).__name__
+        rooms = [room for room in _ROOMS if getattr(importlib.import_module(room), name, None) is type(estimator)]
+        if not rooms:
+            raise Misuse(
+                f"{name} cannot be averaged or saved: choose an estimator with coef_ and intercept_ from "
+                + ", ".join(_ROOMS)
+            )
+        params = {key: _plain(key, value) for key, value in estimator.get_params(deep=False).items()}
+        return cls(path=f"{rooms[0]}.{name}", params=_canonical(params))
+
+    @field_validator("params")
+    @classmethod
+    def _is_canonical(cls, text: str) -> str:
+        try:
+            params = json.loads(text)
+        except ValueError:
+            raise ValueError("parameters are not JSON") from None
+        if not isinstance(params, dict) or _canonical(params) != text:
+            raise ValueError("parameters are not canonical JSON")
+        return text
+
+    @field_validator("path")
+    @classmethod
+    def _is_linear(cls, path: str) -> str:
+        room, _, name = path.rpartition(".")
+        kind = getattr(importlib.import_module(room), name, None) if room in _ROOMS else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseEstimator)):
+            raise ValueError(f"{path!r} is not an estimator of {', '.join(_ROOMS)}")
+        return path
+
+    def build(self) -> Any:
+        """A fresh, unfitted estimator; raises Misuse if scikit-learn does not take the parameters."""
+        room, _, name = self.path.rpartition(".")
+        try:
+            return getattr(importlib.import_module(room), name)(**json.loads(self.params))
+        except TypeError:
+            raise Misuse(f"the installed scikit-learn does not take these parameters of {name}") from None
+
+
+def _canonical(params: dict[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(key: str, value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise Misuse(f"the estimator's parameter {key!r} is not a plain value; give a number, text or None")
+
+
+def fitted(
+    reference: EstimatorRef, coef: Floats, intercept: Floats, classes: Sequence[Class] | None, features: Sequence[str]
+) -> Any:
+    """A fitted estimator with these coefficients, as if ``fit`` had found them.
+
+    A template is fitted on a few made-up rows so that every attribute scikit-learn expects exists; then
+    its coefficients are replaced.
+
+    Args:
+        coef: ``[k, d]`` in units of the raw features; k is 1 for two classes and for regression.
+        intercept: ``[k]``.
+        classes: in the order of ``coef``'s rows (two classes: the second is the positive one); None to regress.
+        features: d column names, kept as ``feature_names_in_``.
+
+    Raises:
+        Misuse: the estimator is of the other kind, or has no coefficients that can be set.
+    """
+    estimator = template(reference, classes, features)
+    if classes is not None:
+        coef, intercept = _in_order(coef, intercept, list(classes), estimator.classes_.tolist())
+    # scikit-learn's own shapes: regressors are flat, a model without intercept keeps a scalar 0
+    estimator.coef_ = coef.reshape(np.shape(estimator.coef_)).astype(np.float64)
+    own = np.shape(estimator.intercept_)
+    estimator.intercept_ = intercept.reshape(own).copy() if own else np.float64(intercept.reshape(-1)[0])
+    return estimator
+
+
+def template(reference: EstimatorRef, classes: Sequence[Class] | None, features: Sequence[str]) -> Any:
+    """An estimator fitted on made-up public rows; raises Misuse if it is not linear in settable coefficients."""
+    estimator = reference.build()
+    if (classes is None and not is_regressor(estimator)) or (classes is not None and not is_classifier(estimator)):
+        need = "a regressor" if classes is None else "a classifier"
+        raise Misuse(f"{reference.path} is not {need}, which the label asks for")
+    kinds = len(classes) if classes is not None else 2
+    rows = 6 * kinds
+    made_up = np.sin(np.arange(1, rows * len(features) + 1, dtype=np.float64)).reshape(rows, len(features))
+    target = np.array(list(classes) * 6) if classes is not None else np.cos(np.arange(rows, dtype=np.float64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            estimator.fit(pd.DataFrame(made_up, columns=list(features)), target)
+            estimator.coef_ = np.array(estimator.coef_, dtype=np.float64)
+            estimator.intercept_ = np.array(estimator.intercept_, dtype=np.float64)
+        except (AttributeError, ValueError, TypeError):
+            raise Misuse(f"{reference.path} has no coef_ and intercept_ that can be set; choose a linear one") from None
+    return estimator
+
+
+def _in_order(coef: Floats, intercept: Floats, declared: list[Class], sorted_: list[Class]) -> tuple[Floats, Floats]:
+    if len(declared) == 2:
+        sign = 1.0 if declared == sorted_ else -1.0
+        return sign * coef, sign * intercept
+    order = [declared.index(item) for item in sorted_]
+    return coef[order], intercept[order]
+
+
+def folded(coef: Floats, intercept: Floats, center: Floats, scale: Floats) -> tuple[Floats, Floats]:
+    """Coefficients for raw features from those for ``(x - center) / scale``; shapes ``[k, d]`` and ``[k]``.
+
+    Clamping to the bounds cannot be folded: on values out of bounds the raw model extrapolates.
+    """
+    raw = coef / scale
+    return raw, intercept - raw @ center
+
+
+def save_model(model: Any, path: str | Path) -> Path:
+    """Write a fitted linear estimator as a plain ``.npz`` of numbers and a JSON header; replaces atomically.
+
+    Raises:
+        Misuse: not a fitted linear estimator of scikit-learn, or the folder cannot be written.
+    """
+    reference = EstimatorRef.of(model)
+    if not hasattr(model, "coef_"):
+        raise Misuse("the model is not fitted; there is nothing to save")
+    classes = model.classes_.tolist() if hasattr(model, "classes_") else None
+    names = [str(name) for name in getattr(model, "feature_names_in_", [])]
+    header = {"format": _FORMAT, "path": reference.path, "params": reference.params, "classes": classes, "names": names}
+    body = io.BytesIO()
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
+    np.savez(
+        body,
+        allow_pickle=False,
+        header=text,
+        coef=np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)),
+        intercept=np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64)),
+    )
+    target = Path(path)
+    try:
+        _replace(target, body.getvalue())
+    except OSError as error:
+        raise Misuse(f"cannot write the model to {target}: {error.strerror}") from None
+    return target
+
+
+def _replace(target: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load_model(path: str | Path) -> Any:
+    """Read what :func:`save_model` wrote: a fitted scikit-learn estimator. Nothing in the file is executed.
+
+    Raises:
+        Misuse: no such file, or one that cannot be read.
+        Malformed: not a model file, truncated or changed.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise Misuse(f"cannot read the model {path}: {error.strerror}") from None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            parts = {name: file[name] for name in ("header", "coef", "intercept")}
+        header = json.loads(parts["header"].tobytes())
+        if header["format"] != _FORMAT:
+            raise ValueError(header["format"])
+        reference = EstimatorRef(path=header["path"], params=header["params"])
+        coef, intercept = _numbers(parts["coef"]), _numbers(parts["intercept"])
+        names = header["names"] or [f"x{place}" for place in range(coef.shape[1])]
+        model = fitted(reference, coef, intercept, header["classes"], names)
+        if not header["names"]:
+            del model.feature_names_in_
+    except (ValueError, KeyError, TypeError, IndexError, EOFError, OSError, zipfile.BadZipFile, Misuse):
+        raise Malformed(f"{path} is not a model that save_model wrote, or it is damaged; save it again") from None
+    return model
+
+
+def _numbers(array: npt.NDArray[Any]) -> Floats:
+    if array.dtype != np.float64 or not np.isfinite(array).all():
+        raise ValueError("not finite float64")
+    return array

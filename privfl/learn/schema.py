@@ -1,0 +1,230 @@
+"""What the federation agrees on in public about a table, and a site's table bound to it.
+
+The schema is the only source of bounds, centres, scales, classes and sizes. Nothing of the kind is
+ever computed from rows: a row may change a sum, never the way it is summed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+
+from privfl.errors import Misuse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from privfl.learn.binding import BoundData
+
+__all__ = ["Category", "Class", "Column", "Declared", "Numeric", "Schema"]
+
+Class: TypeAlias = bool | int | str
+
+
+class Declared(BaseModel):
+    """A frozen pydantic model whose complaints belong to privfl's error tree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise Misuse("; ".join(_complaint(item) for item in error.errors())) from None
+
+
+def _complaint(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    text = str(item["msg"]).removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text
+
+
+class Numeric(Declared):
+    """A number with public bounds and a public reference range.
+
+    Args:
+        lower, upper: values outside are clamped; they bound what one row can say.
+        center, scale: reference mean and spread in the column's unit; features become
+            ``(value - center) / scale``. By default the middle and the half width of the bounds.
+        unit: free text, for people.
+
+    Raises:
+        Misuse: bounds out of order, a centre outside them, a scale that is not positive.
+    """
+
+    kind: Literal["numeric"] = "numeric"
+    lower: float
+    upper: float
+    center: float
+    scale: float
+    unit: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reference_range(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and isinstance(fields.get("lower"), int | float):
+            lower, upper = fields["lower"], fields.get("upper")
+            if isinstance(upper, int | float):
+                return {"center": (lower + upper) / 2, "scale": (upper - lower) / 2, **fields}
+        return fields
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.lower < self.upper:
+            raise ValueError(f"lower {self.lower} is not below upper {self.upper}")
+        if not self.lower <= self.center <= self.upper:
+            raise ValueError(f"center {self.center} is outside [{self.lower}, {self.upper}]")
+        if not (self.scale > 0 and math.isfinite((self.upper - self.lower) / self.scale)):
+            raise ValueError(f"scale {self.scale} is not a usable positive number")
+        return self
+
+
+class Category(Declared):
+    """A column with declared classes, all bool, all int or all text; other values count as unknown.
+
+    Raises:
+        Misuse: fewer than two classes, a class twice, or classes of mixed types.
+    """
+
+    kind: Literal["category"] = "category"
+    classes: tuple[Class, ...]
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _plain(cls, classes: Any) -> Any:
+        items = classes.tolist() if hasattr(classes, "tolist") else classes
+        return tuple(item.item() if hasattr(item, "item") else item for item in items)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise ValueError("a category needs two or more distinct classes")
+        if len({type(item) for item in self.classes}) != 1:
+            raise ValueError("classes must be all true/false, all whole numbers or all text")
+        return self
+
+
+Column: TypeAlias = Numeric | Category
+
+
+class Schema(Declared):
+    """The columns of a federated table and its declared public size.
+
+    Args:
+        records: declared public number of records over all sites together. Sums are divided by it;
+            the true number stays private. A rough figure is good enough, and it is never checked.
+        columns: name to :class:`Numeric` or :class:`Category` (or the mapping that describes one).
+        name, version: shown in reports and bound into every round.
+
+    Raises:
+        Misuse: lists every complaint, by column.
+
+    >>> schema = Schema(records=1000, columns={
+    ...     "age": {"lower": 0, "upper": 110, "center": 45, "scale": 20, "unit": "years"},
+    ...     "ill": {"classes": [False, True]}})
+    >>> schema
+    Schema('table' v1, 1000 records declared, 1 numeric + 1 category columns)
+    """
+
+    name: str = "table"
+    version: int = 1
+    records: int
+    columns: dict[str, Column]
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _built(cls, columns: Any) -> Any:
+        if not isinstance(columns, Mapping):
+            raise ValueError("must map column names to their descriptions")
+        built, complaints = {}, []
+        for name, item in columns.items():
+            try:
+                built[name] = item if isinstance(item, Numeric | Category) else _column(item)
+            except Misuse as error:
+                complaints.append(f"{name}: {error}")
+        if complaints:
+            raise ValueError("; ".join(complaints))
+        return built
+
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
+        if self.records < 1 or not self.columns:
+            raise ValueError("a schema declares at least one record and one column")
+        return self
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Build a schema from plain mappings; raises Misuse naming every complaint."""
+        return cls(**dict(fields))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote; raises Misuse for anything else."""
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            raise Misuse("the schema is not JSON; write it with Schema.to_json") from None
+        if not isinstance(fields, dict):
+            raise Misuse("the schema must be a mapping with records and columns")
+        return cls.from_dict(fields)
+
+    @classmethod
+    def from_yaml(cls, source: str | Path) -> Self:
+        """Read a schema from a YAML file (a ``Path``) or from YAML text.
+
+        Raises:
+            Misuse: PyYAML is missing, the file cannot be read, or the content is not a schema.
+        """
+        try:
+            yaml = importlib.import_module("yaml")  # optional: JSON and dictionaries work without it
+        except ImportError:
+            raise Misuse("reading YAML needs PyYAML (pip install pyyaml); Schema.from_json needs nothing") from None
+        try:
+            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+            fields = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise Misuse(f"the schema cannot be read as YAML: {type(error).__name__}") from None
+        if not isinstance(fields, dict):
+            raise Misuse("the schema must be a mapping with records and columns")
+        return cls.from_dict(fields)
+
+    def bind(self, frame: pd.DataFrame) -> BoundData:
+        """Check a site's table against the schema and bring it into bounds; see :func:`privfl.learn.binding.bind`."""
+        from privfl.learn.binding import bind  # noqa: PLC0415 - binding needs the schema
+
+        return bind(self, frame)
+
+    def to_json(self) -> str:
+        """The schema as JSON text, columns in their order."""
+        return self.model_dump_json(indent=2)
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """Names of the numeric columns, in order."""
+        return tuple(name for name, column in self.columns.items() if isinstance(column, Numeric))
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the category columns, in order."""
+        return tuple(name for name, column in self.columns.items() if isinstance(column, Category))
+
+    def __repr__(self) -> str:
+        return (
+            f"Schema({self.name!r} v{self.version}, {self.records} records declared, "
+            f"{len(self.numeric)} numeric + {len(self.categories)} category columns)"
+        )
+
+    __str__ = __repr__
+
+
+def _column(item: Any) -> Column:
+    if not isinstance(item, Mapping):
+        raise Misuse("must be a mapping with bounds or classes")
+    fields = dict(item)
+    return Category(**fields) if "classes" in fields else Numeric(**fields)
