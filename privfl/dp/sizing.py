@@ -102,18 +102,18 @@ def dithered_delta2(length: int, scale: float, clip: float, max_rows: int) -> in
     return math.ceil(scaled**2 + Fraction(length, 4) + _dither_deviations() * spread)
 
 
-def least_scaled_clip(length: int, dithered: bool = False) -> int:
-    """The least integer s·C at which rounding inflates Δ by less than 1 %, for V and S or for D.
+def least_scaled_clip(length: int, dithered: bool = False) -> float:
+    """The s·C above which rounding inflates Δ by less than 1 %, for V and S or for D.
 
-    The positive root of 0.0201·x² - L·x - (d/4 + L·√d/2) = 0, L = 1 for V and S, √(2 ln 1/β) for D; rounded up.
+    The positive root of 0.0201·x² - L·x - (d/4 + L·√d/2) = 0 with L = 1 for V and S, √(2 ln 1/β) for D.
 
-    >>> [least_scaled_clip(10**k) for k in (2, 4, 6, 8)]
+    >>> [round(least_scaled_clip(10**k)) for k in (2, 4, 6, 8)]
     [71, 382, 3555, 35296]
     """
     linear = float(_dither_deviations()) if dithered else 1.0
     constant = length / 4 + linear * math.sqrt(length) / 2
     square = 1.01**2 - 1
-    return math.ceil((linear + math.sqrt(linear**2 + 4 * square * constant)) / (2 * square))
+    return (linear + math.sqrt(linear**2 + 4 * square * constant)) / (2 * square)
 
 
 def largest_x_max(ring: Ring, sites: int, sigma_site: float | Fraction, kappa: float = 8) -> int:
@@ -205,7 +205,7 @@ def size_vector(
             scale /= 2
     raise Refused(
         f"ring too small for the sum: {sites} sites, {length} coordinates and noise multiplier {noise_multiplier:g} "
-        f"need a scaled clip of at least {least} and noise of at least {MIN_SIGMA_SITE} units per site, "
+        f"need a scaled clip of at least {math.ceil(least)} and noise of at least {MIN_SIGMA_SITE} units per site, "
         f"which no ring of {' or '.join(map(str, widths))} bits has; use a wider ring, fewer rows or more noise"
     )
 
