@@ -57,6 +57,7 @@ __all__ = [
     "Upload",
     "Verified",
     "Vote",
+    "degree_for",
     "mermaid",
     "read_transcript",
     "verify_transcript",
