@@ -20,8 +20,9 @@ from privfl.errors import Misuse
 from privfl.learn.binding import BoundData
 from privfl.learn.history import History
 from privfl.learn.models import fitted
+from privfl.learn.planning import Layout
 from privfl.learn.strategies import Floats
-from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Layout, Task, TaskState
+from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Task, TaskState
 
 if TYPE_CHECKING:
     from privfl.learn.specs import Averaging

@@ -18,8 +18,9 @@ from privfl.entropy import Entropy
 from privfl.learn.binding import BoundData
 from privfl.learn.history import History
 from privfl.learn.models import EstimatorRef
+from privfl.learn.planning import Layout
 from privfl.learn.strategies import Floats
-from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Layout, Task, TaskState
+from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Task, TaskState
 from privfl.ring import dequantise, quantise
 
 if TYPE_CHECKING:

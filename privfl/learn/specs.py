@@ -6,26 +6,25 @@ All defaults below are constants: none is computed from rows.
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from privfl.dp import Block, Release, Trust, Unit, mu2_per_upload, sigma_of_mu2
-from privfl.errors import BudgetExceeded, DataError, Malformed, Misuse, Refused
+from privfl.dp import Trust, Unit, mu2_per_upload
+from privfl.errors import BudgetExceeded, DataError, Misuse
 from privfl.learn.averaging import AveragingTask
 from privfl.learn.glm import GlmTask
 from privfl.learn.models import EstimatorRef, template
+from privfl.learn.planning import Plan, check_sizes, check_unit, plan_release, plan_ring, signal_to_noise, site_noise
 from privfl.learn.schema import Category, Declared, Numeric, Schema
-from privfl.learn.strategies import Strategy, adam, from_settings, momentum, sgd, tail_averaged
-from privfl.learn.tasks import MAX_PARAMETERS, Descriptor, Layout, Plan, Task
+from privfl.learn.strategies import Strategy, adam, momentum, sgd, tail_averaged
+from privfl.learn.tasks import MAX_PARAMETERS, Task
 from privfl.ring import Ring
 
-__all__ = ["Averaging", "Linear", "Logistic", "Spec", "task_from"]
+__all__ = ["Averaging", "Linear", "Logistic", "Spec"]
 
 #: Signal over noise of a whole run (see :func:`signal_to_noise`) beyond which more steps do not help.
 SIGNAL_CAP = 100.0
@@ -153,22 +152,22 @@ class _Glm(Spec):
         bits: int | None = None,
     ) -> Task:
         self.check(schema)
-        _same_unit(unit, self.UNIT)
+        check_unit(unit, self.UNIT)
         if epsilon is None or delta is None:
             raise Misuse(f"{type(self).__name__} protects records and needs epsilon and delta")
-        _check_sizes(rounds, sites)
+        check_sizes(rounds, sites)
         draft = GlmTask(self, schema, Plan(epsilon, delta, rounds, sites, None, Ring.of(64)), sgd(1.0))
         if draft.length > MAX_PARAMETERS:
             raise Misuse(f"{draft.length} parameters are more than the {MAX_PARAMETERS} that fit one upload")
         mu2 = mu2_per_upload(epsilon, delta, rounds)
-        release = _release(draft.layout(), mu2, self.metrics, self.UNIT, trust, sites, min_survivors, colluders)
+        release = plan_release(draft.layout(), mu2, self.metrics, self.UNIT, trust, sites, min_survivors, colluders)
         signal = signal_to_noise(draft.layout()[0], release, schema.records, sites, rounds)
         if signal < LEAST_SIGNAL:
             raise BudgetExceeded(
                 f"the budget is too small for one round: at epsilon {epsilon:g} the noise is {1 / signal:.0f} times "
                 f"what {schema.records} records can say together; raise epsilon, or join more records"
             )
-        ring = _ring(draft.layout(), _site_noise(release), sites, bits)
+        ring = plan_ring(draft.layout(), site_noise(release), sites, bits)
         plan = Plan(epsilon, delta, rounds, sites, release, ring)
         return GlmTask(self, schema, plan, self._strategy(schema, signal, rounds))
 
@@ -276,8 +275,8 @@ class Averaging(Spec):
         bits: int | None = None,
     ) -> Task:
         self.check(schema)
-        _same_unit(unit, self.UNIT)
-        _check_sizes(rounds, sites)
+        check_unit(unit, self.UNIT)
+        check_sizes(rounds, sites)
         label = schema.columns[self.label]
         template(self.estimator, label.classes if isinstance(label, Category) else None, self.feature_names(schema))
         if self.unprotected:
@@ -285,124 +284,12 @@ class Averaging(Spec):
                 raise Misuse("unprotected averaging has no epsilon: pass epsilon=None, or drop unprotected")
             plan = Plan(None, None, rounds, sites, None, Ring.of(64))
             layout = AveragingTask(self, schema, plan, sgd(self.rate)).layout()
-            plan = Plan(None, None, rounds, sites, None, _ring(layout, {}, sites, bits))
+            plan = Plan(None, None, rounds, sites, None, plan_ring(layout, {}, sites, bits))
             return AveragingTask(self, schema, plan, sgd(self.rate))
         if epsilon is None or delta is None:
             raise Misuse("averaging protects sites and needs epsilon and delta; unprotected=True runs without noise")
         draft = AveragingTask(self, schema, Plan(epsilon, delta, rounds, sites, None, Ring.of(64)), sgd(self.rate))
         mu2 = mu2_per_upload(epsilon, delta, rounds)
-        release = _release(draft.layout(), mu2, self.metrics, self.UNIT, trust, sites, min_survivors, colluders)
-        ring = _ring(draft.layout(), _site_noise(release), sites, bits)
+        release = plan_release(draft.layout(), mu2, self.metrics, self.UNIT, trust, sites, min_survivors, colluders)
+        ring = plan_ring(draft.layout(), site_noise(release), sites, bits)
         return AveragingTask(self, schema, Plan(epsilon, delta, rounds, sites, release, ring), sgd(self.rate))
-
-
-_SPECS: Mapping[str, type[Logistic] | type[Linear] | type[Averaging]] = {
-    "logistic": Logistic,
-    "linear": Linear,
-    "averaging": Averaging,
-}
-
-
-def task_from(told: Descriptor) -> Task:
-    """Rebuild a task from a peer's descriptor; see :meth:`privfl.learn.tasks.Task.from_descriptor`."""
-    kind = _SPECS.get(told.kind)
-    if kind is None:
-        raise Malformed(f"there is no task of kind {told.kind!r}; the peer may run another version")
-    try:
-        schema, spec = Schema.from_json(told.schema), kind(**json.loads(told.spec))
-        spec.check(schema)
-        plan = Plan(
-            _number(told.epsilon),
-            _number(told.delta),
-            told.rounds,
-            told.sites,
-            told.release,
-            Ring(told.bits, told.word),
-        )
-        _check_sizes(told.rounds, told.sites)
-        strategy = from_settings(told.strategy, tuple((key, float(text)) for key, text in told.settings))
-        maker = AveragingTask if isinstance(spec, Averaging) else GlmTask
-        task: Task = maker(spec, schema, plan, strategy)
-        layout = task.layout()
-    except (Misuse, ValueError, TypeError, RecursionError) as error:
-        raise Malformed(f"the task's descriptor does not hold together: {error}") from None
-    _recompute(task, layout)
-    if task.descriptor() != told.encode():
-        raise Malformed("the task's descriptor is not in its canonical form")
-    return task
-
-
-def _recompute(task: Task, layout: Sequence[Layout]) -> None:
-    """Hold a peer's release against what spec and schema give; the noise itself is priced by the site's budget."""
-    release = task.release
-    if release is None:
-        if not (isinstance(task.spec, Averaging) and task.spec.unprotected):
-            raise Malformed("the task has no noise although its specification does not allow that by name")
-        return
-    told = [(block.name, block.length, block.delta2, block.x_max, block.dithered) for block in release.blocks]
-    own = [(block.name, block.length, block.delta2, block.x_max, False) for block in layout]
-    if told != own or release.unit is not task.spec.UNIT:
-        raise Malformed("the task's release claims another unit, length, bound or sensitivity than its settings give")
-
-
-def signal_to_noise(block: Layout, release: Release, records: int, sites: int, rounds: int) -> float:
-    """√rounds · records·Δ / (σ of the summed noise · √length): how far a whole run can stand above its noise."""
-    noise = release.sigma_site(release.blocks[0]) * math.sqrt(sites * block.length)
-    return math.sqrt(rounds) * records * math.sqrt(block.delta2) / noise
-
-
-def _release(
-    layout: Sequence[Layout],
-    mu2: Fraction,
-    metrics: float,
-    unit: Unit,
-    trust: Trust | str,
-    sites: int,
-    min_survivors: int | None,
-    colluders: int,
-) -> Release:
-    fewest = min_survivors if min_survivors is not None else max(sites - 1, min(sites, colluders + 2))
-    if not 1 <= fewest <= sites or colluders < 0:
-        raise Misuse(f"min_survivors {fewest} and {colluders} colluders do not fit {sites} sites")
-    shares = {"metrics": Fraction(metrics)}
-    blocks = []
-    for part in layout:
-        share = shares.get(part.name, 1 - Fraction(metrics))
-        sigma = sigma_of_mu2(mu2 * share, part.delta2)
-        blocks.append(Block(part.name, part.length, part.delta2, part.x_max, sigma))
-    try:
-        kind = Trust(trust)
-    except ValueError:
-        raise Misuse(f"trust is {trust!r}; choose {' or '.join(Trust)}") from None
-    return Release(unit, kind, tuple(blocks), fewest, colluders)
-
-
-def _site_noise(release: Release) -> dict[str, float]:
-    return {block.name: release.sigma_site(block) for block in release.blocks}
-
-
-def _ring(layout: Sequence[Layout], sigmas: Mapping[str, float], sites: int, bits: int | None) -> Ring:
-    """The least ring for every block, or the one asked for if it is wide enough."""
-    least = max(Ring.fit(sites, part.x_max, sigmas.get(part.name, 0.0)).bits for part in layout)
-    if bits is not None and bits < least:
-        raise Refused(
-            f"ring too small for the sum: {sites} sites need {least} bits and {bits} were asked for; "
-            f"ask for {least}, or use fewer feature_bits and residual_bits"
-        )
-    return Ring.of(bits if bits is not None else least)
-
-
-def _check_sizes(rounds: int, sites: int) -> None:
-    if sites < 2:
-        raise Misuse("one site only: a federation needs at least two, or there is nothing to hide a sum in")
-    if rounds < 1:
-        raise Misuse(f"rounds is {rounds}; plan at least one")
-
-
-def _same_unit(asked: Unit | str | None, own: Unit) -> None:
-    if asked is not None and asked != own:
-        raise Refused(f"this task protects the unit {own} and {asked} was asked for; choose another task or unit")
-
-
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)

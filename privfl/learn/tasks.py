@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from privfl_keys.labels import Label, digest
 
-from privfl.codec import Record, decode, encode
+from privfl.codec import decode, encode
 from privfl.dp import Release, epsilon_for
 from privfl.dp.mechanisms import Contribution, assemble, noised, saturate
 from privfl.entropy import Entropy
@@ -26,6 +26,7 @@ from privfl.errors import DataError, Malformed, Misuse
 from privfl.learn.binding import BoundData
 from privfl.learn.history import History, Row
 from privfl.learn.models import EstimatorRef, fitted, folded
+from privfl.learn.planning import Descriptor, Layout, Plan, text_of
 from privfl.learn.schema import Class, Numeric, Schema
 from privfl.learn.strategies import Floats, Strategy, StrategyState
 from privfl.ring import Ring
@@ -43,36 +44,6 @@ METRICS = ("count", "correct", "loss")
 METRIC_SCALE = 1 << 12
 #: Parameters of one upload at most.
 MAX_PARAMETERS = 1 << 26
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The public numbers of a run.
-
-    Attributes:
-        epsilon, delta: the total that ``rounds`` uploads of every site stay within; None without noise.
-        rounds: uploads planned for each site, repeated attempts included.
-        sites: how many may upload in one round.
-        release: what one upload reveals; None only where no noise was asked for by name.
-        ring: where the sum lives.
-    """
-
-    epsilon: float | None
-    delta: float | None
-    rounds: int
-    sites: int
-    release: Release | None
-    ring: Ring
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """One block of a task before its noise is known: name, length, squared sensitivity, saturation bound."""
-
-    name: str
-    length: int
-    delta2: int
-    x_max: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,8 +127,8 @@ class Task(ABC):
             kind=self.kind,
             schema=self.schema.to_json(),
             spec=self.spec.to_json(),
-            epsilon=_text(plan.epsilon),
-            delta=_text(plan.delta),
+            epsilon=text_of(plan.epsilon),
+            delta=text_of(plan.delta),
             rounds=plan.rounds,
             sites=plan.sites,
             bits=plan.ring.bits,
@@ -181,7 +152,7 @@ class Task(ABC):
                 bound than its clip norm and bits give.
             Refused: a release that breaks a rule of noise.
         """
-        from privfl.learn.specs import task_from  # noqa: PLC0415 - the kinds of task build on this module
+        from privfl.learn.rebuild import task_from  # noqa: PLC0415 - the kinds of task build on this module
 
         return task_from(Descriptor.decode(data))
 
@@ -359,27 +330,3 @@ class Task(ABC):
             f"Task({self.kind} of {self.spec.label!r} on {len(self.features)} features; {plan.rounds} rounds, "
             f"{plan.sites} sites, {cost}{who}; {self.length} x {self.ring.bits} bits)"
         )
-
-
-def _text(value: float | None) -> str | None:
-    return None if value is None else repr(float(value))
-
-
-@dataclass(frozen=True)
-class Descriptor(Record):
-    """A task as it travels; numbers with fractions are the shortest text that reads back the same."""
-
-    TAG: ClassVar[str] = "task"
-
-    kind: str
-    schema: str
-    spec: str
-    epsilon: str | None
-    delta: str | None
-    rounds: int
-    sites: int
-    bits: int
-    word: int
-    strategy: str
-    settings: tuple[tuple[str, str], ...]
-    release: Release | None

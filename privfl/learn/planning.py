@@ -1,0 +1,145 @@
+"""The public numbers of a run, computed from budget, sizes and settings alone, and how they travel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+from privfl.codec import Record
+from privfl.dp import Block, Release, Trust, Unit, sigma_of_mu2
+from privfl.errors import Misuse, Refused
+from privfl.ring import Ring
+
+__all__ = [
+    "Descriptor",
+    "Layout",
+    "Plan",
+    "check_sizes",
+    "check_unit",
+    "number_of",
+    "plan_release",
+    "plan_ring",
+    "signal_to_noise",
+    "site_noise",
+    "text_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The public numbers of a run.
+
+    Attributes:
+        epsilon, delta: the total that ``rounds`` uploads of every site stay within; None without noise.
+        rounds: uploads planned for each site, repeated attempts included.
+        sites: how many may upload in one round.
+        release: what one upload reveals; None only where no noise was asked for by name.
+        ring: where the sum lives.
+    """
+
+    epsilon: float | None
+    delta: float | None
+    rounds: int
+    sites: int
+    release: Release | None
+    ring: Ring
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One block of a task before its noise is known: name, length, squared sensitivity, saturation bound."""
+
+    name: str
+    length: int
+    delta2: int
+    x_max: int
+
+
+@dataclass(frozen=True)
+class Descriptor(Record):
+    """A task as it travels; numbers with fractions are the shortest text that reads back the same."""
+
+    TAG: ClassVar[str] = "task"
+
+    kind: str
+    schema: str
+    spec: str
+    epsilon: str | None
+    delta: str | None
+    rounds: int
+    sites: int
+    bits: int
+    word: int
+    strategy: str
+    settings: tuple[tuple[str, str], ...]
+    release: Release | None
+
+
+def text_of(value: float | None) -> str | None:
+    return None if value is None else repr(float(value))
+
+
+def number_of(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+def signal_to_noise(block: Layout, release: Release, records: int, sites: int, rounds: int) -> float:
+    """√rounds · records·Δ / (σ of the summed noise · √length): how far a whole run can stand above its noise."""
+    noise = release.sigma_site(release.blocks[0]) * math.sqrt(sites * block.length)
+    return math.sqrt(rounds) * records * math.sqrt(block.delta2) / noise
+
+
+def plan_release(
+    layout: Sequence[Layout],
+    mu2: Fraction,
+    metrics: float,
+    unit: Unit,
+    trust: Trust | str,
+    sites: int,
+    min_survivors: int | None,
+    colluders: int,
+) -> Release:
+    fewest = min_survivors if min_survivors is not None else max(sites - 1, min(sites, colluders + 2))
+    if not 1 <= fewest <= sites or colluders < 0:
+        raise Misuse(f"min_survivors {fewest} and {colluders} colluders do not fit {sites} sites")
+    shares = {"metrics": Fraction(metrics)}
+    blocks = []
+    for part in layout:
+        share = shares.get(part.name, 1 - Fraction(metrics))
+        sigma = sigma_of_mu2(mu2 * share, part.delta2)
+        blocks.append(Block(part.name, part.length, part.delta2, part.x_max, sigma))
+    try:
+        kind = Trust(trust)
+    except ValueError:
+        raise Misuse(f"trust is {trust!r}; choose {' or '.join(Trust)}") from None
+    return Release(unit, kind, tuple(blocks), fewest, colluders)
+
+
+def site_noise(release: Release) -> dict[str, float]:
+    return {block.name: release.sigma_site(block) for block in release.blocks}
+
+
+def plan_ring(layout: Sequence[Layout], sigmas: Mapping[str, float], sites: int, bits: int | None) -> Ring:
+    """The least ring for every block, or the one asked for if it is wide enough."""
+    least = max(Ring.fit(sites, part.x_max, sigmas.get(part.name, 0.0)).bits for part in layout)
+    if bits is not None and bits < least:
+        raise Refused(
+            f"ring too small for the sum: {sites} sites need {least} bits and {bits} were asked for; "
+            f"ask for {least}, or use fewer feature_bits and residual_bits"
+        )
+    return Ring.of(bits if bits is not None else least)
+
+
+def check_sizes(rounds: int, sites: int) -> None:
+    if sites < 2:
+        raise Misuse("one site only: a federation needs at least two, or there is nothing to hide a sum in")
+    if rounds < 1:
+        raise Misuse(f"rounds is {rounds}; plan at least one")
+
+
+def check_unit(asked: Unit | str | None, own: Unit) -> None:
+    if asked is not None and asked != own:
+        raise Refused(f"this task protects the unit {own} and {asked} was asked for; choose another task or unit")
