@@ -5,8 +5,9 @@ sites on all platforms hold the same one. Neighbour lists never depend on who is
 counts as dropout.
 
 Survivor rule on sparse graphs: every u ∈ U keeps at least ⌈0.6 k⌉ of its full k neighbours in U, and U
-holds at least ⌈2N/3⌉ sites. With the degrees of :func:`degree_for` the honest survivors are then
-connected except with probability 2^-60, so the coordinator learns their sum and no part of it.
+holds at least ⌈2N/3⌉ sites. With the degrees of :func:`degree_for` an honest survivor is then cut off
+from the others with probability at most 2^-60 over the seed (one site: hypergeometric, exact; larger
+sets: in the pairing model), so the coordinator learns the honest sum and no part of it.
 
 Source: Bell et al., Secure single-server aggregation with (poly)logarithmic overhead, CCS 2020; drawing
 by the pairing model with the switchings of McKay and Wormald 1990.
@@ -31,7 +32,7 @@ Graph = Mapping[bytes, tuple[bytes, ...]]
 _SWITCH_TRIES = 10_000
 _MIN_DEGREE = 3  # below this a random regular graph is not connected
 _COMPLETE_UP_TO = 200
-# (N up to, corrupt up to, dropout up to) -> k; the design's table, checked by the bound in the tests.
+# (N up to, corrupt up to, dropout up to) -> k, all even; the tests recompute the odds behind every row.
 _DEGREES = (
     (300, 0.05, 0.05, 44),
     (300, 0.10, 0.10, 66),

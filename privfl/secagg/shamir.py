@@ -5,8 +5,8 @@ constant term of its own polynomial of degree t − 1 whose other coefficients a
 
 Sharing is the product of a public Vandermonde matrix with the coefficients, recovery that of the
 Lagrange weights with the shares. Both run in float64 and are exact: the public factor is split in
-halves of at most 2^16, the other is centred to at most 2^30, and sums of 127 such products stay
-below 2^53. No value of a secret, share or coefficient selects an address or a branch.
+two halves below 2^16, the other is centred to at most 2^30, and sums of 127 such products stay below
+2^53. No value of a secret, share or coefficient selects an address or a branch.
 
 Source: Shamir, How to share a secret, CACM 1979; limbs after Flamingo's committee sharing.
 """
@@ -177,7 +177,8 @@ def _fold(values: _I64) -> _I64:
 def _canonical(values: _I64) -> _U32:
     """The residue in 0..p − 1 of 0 ≤ v < 2^62, without a branch; ``values`` is spent."""
     folded = _fold(_fold(values)).astype(np.uint32)  # at most p + 1
-    return np.minimum(folded, folded - np.uint32(PRIME))  # below p the difference wraps round and is the larger
+    reduced: _U32 = np.minimum(folded, folded - np.uint32(PRIME))  # below p the difference wraps to the larger
+    return reduced
 
 
 @lru_cache(maxsize=16)
