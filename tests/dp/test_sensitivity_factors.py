@@ -135,6 +135,20 @@ def test_the_last_word_is_an_integer_comparison(power: int) -> None:
             assert kept[0, 0] == (0.0 if zeroed else residual)
 
 
+def test_aiming_too_high_costs_the_record_and_not_the_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the float scaling broken on purpose, the integer test still keeps every record within Δ."""
+    monkeypatch.setattr(module, "_AIM", 1.5)
+    rng = np.random.default_rng(9)
+    features = rng.integers(-100, 100, (50, 3))
+    residuals = rng.normal(size=(50, 2)) * 100
+    report = LocalReport()
+    for place in range(50):
+        one = slice(place, place + 1)
+        single = factor_gradient(features[one], residuals[one], 1.0, 7, 10, report=report)
+        assert norm2(single.vector) <= single.delta2
+    assert report.zeroed > 40
+
+
 def test_strange_records_add_nothing_and_are_counted_here_only() -> None:
     """NaN, infinity, an empty feature row: a defined zero, no error, and a count that does not show."""
     features = np.array([[5, 1], [5, 1], [0, 0], [5, 1]], dtype=np.int64)

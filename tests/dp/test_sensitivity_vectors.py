@@ -177,6 +177,20 @@ def test_bounded_columns(rows: list[tuple[float, float, float]], scale: float) -
         assert np.array_equal(whole.vector - less.vector, own.vector)
 
 
+def test_bounded_columns_at_a_broken_scale() -> None:
+    """A scale that is no integer counts as its floor, at the bound too."""
+    result = bounded_sum([[1.0, -1.0]], 1.5)
+    assert result.vector.tolist() == [1, -1]
+    assert result.delta2 == 2
+
+
+def test_huge_rows_keep_their_direction() -> None:
+    """A finite row whose square overflows is clipped like any other, not lost."""
+    clipped, broken = clip_rows(np.array([[3e200, -4e200], [1e-320, 0.0]]), 5.0)
+    assert np.allclose(clipped, [[3.0, -4.0], [0.0, 0.0]], rtol=1e-12)
+    assert broken == 0
+
+
 def test_bounded_columns_count_what_was_strange() -> None:
     """NaN rows add nothing, values out of bounds are clamped, and both are counted for the site alone."""
     report = LocalReport()

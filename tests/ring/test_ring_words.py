@@ -104,6 +104,8 @@ def test_fit_at_its_edges() -> None:
     assert Ring.fit(2, 2**14 - 1, 0) == Ring(16, 16)
     assert Ring.fit(4, 2**14, 0) == Ring(18, 32)
     assert Ring.fit(1, 2**63 - 1, 0) == Ring(64, 64)
+    assert [noise_room(sites, 1.0, 8.0) for sites in (1, 2, 3, 4)] == [8, 12, 14, 16]
+    assert noise_room(5, 2.0**-40, 1.0) == 1
     with pytest.raises(Refused, match="ring too small for the sum"):
         Ring.fit(1, 2**63, 0)
     with pytest.raises(Refused, match="ring too small for the sum"):
