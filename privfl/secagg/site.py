@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from privfl_keys import Label, SealingPublicKey, VerifyKey, derive
+from privfl_keys import Label, SealingPublicKey, VerifyKey, derive, digest
 
 from privfl.entropy import Entropy
 from privfl.errors import Misuse, Refused, Unverified
@@ -60,7 +60,7 @@ class SlotState(SecretRecord):
     outbox: bytes  # hash of the Upload that may be resent; empty if there is none
     heads: bytes
     rounds: int  # accepted in this epoch
-    answered: bytes  # task hashes, in a policy without noise
+    answered: bytes  # hashes of questions, in a policy without noise
 
 
 class Outgoing(NamedTuple):
@@ -117,7 +117,7 @@ def accept(
         ledger_head=ledger_head,
         outbox=b"",
         rounds=state.rounds + (a.round != state.round),
-        answered=state.answered + (a.task if rules.noiseless and a.task not in split(state.answered) else b""),
+        answered=_with_question(state.answered, a) if rules.noiseless else state.answered,
     )
     return moved, used
 
@@ -154,10 +154,19 @@ def _check_noiseless(party: Party, rules: Rules, state: SlotState, a: Announceme
         check_abort_certificate(party.roster, topology.record, a)
         if a.round == state.round:
             return  # a certified retry of the slot that this site answered before
-    if a.task in split(state.answered):
+    if _question(a) in split(state.answered):
         raise Refused(
             "a task without noise is answered once per data version; ask for a policy with noise to repeat it"
         )
+
+
+def _question(a: Announcement) -> bytes:
+    """What is asked: the task together with the model or other input it is asked about."""
+    return digest(Label.TASK, "question", a.task, a.inputs)
+
+
+def _with_question(answered: bytes, a: Announcement) -> bytes:
+    return answered if _question(a) in split(answered) else answered + _question(a)
 
 
 def _usable_keys(epoch: EpochState, topology: Topology, own: bytes) -> list[tuple[bytes, bytes]]:
