@@ -167,16 +167,16 @@ def _draw(source: _Source, count: int) -> _U32:
 
 
 def _fold(values: _I64) -> _I64:
-    """One Mersenne step: the same residue, and |v| < 2^62 comes below 2^32."""
+    """One Mersenne step, v mod 2^31 + ⌊v / 2^31⌋: the same residue; ``values`` is spent."""
     folded = values & PRIME
-    values >>= 31  # in place: every caller passes a temporary
+    values >>= 31
     folded += values
     return folded
 
 
 def _canonical(values: _I64) -> _U32:
-    """The residue in 0..p − 1 of 0 ≤ v < 2^62, without a branch; ``values`` is spent."""
-    folded = _fold(_fold(values)).astype(np.uint32)  # at most p + 1
+    """The residue in 0..p − 1 of 0 ≤ v ≤ (p − 1)^2, without a branch; ``values`` is spent."""
+    folded = _fold(values).astype(np.uint32)  # at most 2p − 3
     reduced: _U32 = np.minimum(folded, folded - np.uint32(PRIME))  # below p the difference wraps to the larger
     return reduced
 
@@ -219,7 +219,8 @@ def _product(public: _I64, values: _U32) -> _U32:
     span = min(terms, _TERMS)
     halves = _row_blocks(np.concatenate([public >> 16, public & 0xFFFF]))
     width = min(max(columns, 1), _SMALL_PRODUCT // (span * halves.shape[1]))
-    # A multiple of p keeps every sum positive: one block of terms adds less than 2^54 in magnitude.
+    # A multiple of p keeps every sum positive: a block of terms adds less than 2^54 in magnitude, so the
+    # total stays between 0 and 2^61.7 < (p − 1)^2.
     offset = ((public.sum(axis=1, keepdims=True) % PRIME) << _LIMB_BITS) + (PRIME << 29)
     out = np.empty((rows, columns), dtype=np.uint32)
     for start in range(0, columns, width):

@@ -71,6 +71,12 @@ def test_every_possible_small_graph_is_sound(n: int, degree: int, number: int) -
         assert_sound(neighbours(ids(n), seed(number), degree), n, degree)
 
 
+@pytest.mark.parametrize(("n", "number"), [(8, 5845), (8, 5851), (8, 7559), (6, 921), (6, 1174)])
+def test_a_failed_drawing_is_drawn_again(n: int, number: int) -> None:
+    """Seeds (found by search) whose first drawing falls apart, or gets stuck, end in a sound graph all the same."""
+    assert_sound(neighbours(ids(n), seed(number), 3), n, 3)
+
+
 @pytest.mark.parametrize(("n", "corrupt", "dropout", "degree"), ROWS)
 def test_large_graphs_are_sound(n: int, corrupt: float, dropout: float, degree: int) -> None:
     """The degrees of the table give sound graphs."""
@@ -251,8 +257,9 @@ def test_the_least_size_of_a_survivor_set() -> None:
 def test_repeated_and_unknown_sites_are_refused() -> None:
     """A site named twice does not count twice, and strangers do not count (attacks 3 and 4)."""
     graph = neighbours(ids(9), None, None)
-    with pytest.raises(Refused):
-        admissible([*ids(9)[:4], ids(9)[0]], graph, None, 5)
+    for count in (4, 6):
+        with pytest.raises(Refused, match="repeats"):
+            admissible([*ids(9)[:count], ids(9)[0]], graph, None, 5)
     for check in (admissible, prune):
         with pytest.raises(Refused):
             check([*ids(9)[:4], b"stranger"], graph, None, 5)

@@ -152,6 +152,17 @@ def test_no_inner_node_passes_for_a_leaf_and_none_counts_twice() -> None:
     assert root(nodes[:3]) != root([*nodes[:3], nodes[2]])
 
 
+def test_bytes_cannot_move_between_siblings() -> None:
+    """Two nodes whose lengths are 33 and 31 hash like the honest pair, and are refused for their lengths."""
+    nodes = hashes(2)
+    joined = nodes[0] + nodes[1]
+    for cut in (0, 31, 33, 64):
+        with pytest.raises(Unverified):
+            verify(root(nodes), joined[:cut], 0, 2, [joined[cut:]])
+        with pytest.raises(Unverified):
+            verify_multi(root(nodes), 2, {0: joined[:cut], 1: joined[cut:]}, ())
+
+
 def test_leaf_bytes_cannot_be_read_as_an_inner_node() -> None:
     """A leaf hashes 73 bytes under prefix 0, an inner node 65 under prefix 1."""
     key, share = bytes(range(32)), np.arange(9, dtype=np.uint32)

@@ -117,12 +117,20 @@ def test_extreme_field_elements_stay_exact() -> None:
     """The product is exact where every factor is as large as it gets, on both sides of the centre."""
     rng = np.random.default_rng(5)
     for terms in (1, 2, 127, 128, 500):
-        public = rng.choice([0, 1, 0xFFFF, 0x7FFF0000, 2**30, PRIME - 1], size=(3, terms)).astype(np.int64)
-        public[0] = PRIME - 1
-        values = rng.choice([0, 1, 2**30, PRIME - 1], size=(terms, 5)).astype(np.uint32)
-        values[:, 0], values[:, 1] = PRIME - 1, 0
+        public = rng.choice([0, 1, 0xFFFF, 0x7FFF0000, 0x7FFEFFFF, 2**30, PRIME - 1], size=(3, terms)).astype(np.int64)
+        public[0], public[1] = PRIME - 1, 0x7FFEFFFF
+        values = rng.choice([0, 1, 2**30, PRIME - 2, PRIME - 1], size=(terms, 6)).astype(np.uint32)
+        values[:, 0], values[:, 1], values[:, 2] = PRIME - 1, 0, PRIME - 2
+        values[0, 2] = 2**30 + 2
         expected = public.astype(object) @ values.astype(object) % PRIME
         assert shamir._product(public, values).tolist() == expected.tolist()
+
+
+def test_residues_at_the_edges() -> None:
+    """Reduction is right at 0, at multiples of p and next to them, up to the largest product of two residues."""
+    edges = [k * PRIME + d for k in (0, 1, 2, 2**30, PRIME - 3, PRIME - 2) for d in (-1, 0, 1)] + [(PRIME - 1) ** 2]
+    edges = [value for value in edges if 0 <= value <= (PRIME - 1) ** 2]
+    assert shamir._canonical(np.array(edges)).tolist() == [value % PRIME for value in edges]
 
 
 def test_many_secrets_cross_the_tiles() -> None:
