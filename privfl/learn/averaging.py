@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from privfl.dp.mechanisms import Contribution, bounded_sum, site_vector
-from privfl.dp.sizing import bounded_delta2, least_scaled_clip, rounded_delta2
+from privfl.dp import (
+    Contribution,
+    LocalReport,
+    bounded_delta2,
+    bounded_sum,
+    least_scaled_clip,
+    rounded_delta2,
+    site_vector,
+)
 from privfl.entropy import Entropy
 from privfl.errors import Misuse
 from privfl.learn.binding import BoundData
@@ -50,16 +57,16 @@ class AveragingTask(Task):
 
     # -- the site ------------------------------------------------------------------------------------
 
-    def _parts(self, params: Floats, bound: BoundData, entropy: Entropy) -> Sequence[Contribution]:
+    def _parts(self, params: Floats, bound: BoundData, entropy: Entropy, report: LocalReport) -> Sequence[Contribution]:
         spec = self.spec
         change = self._fit(params, bound) - params
-        parts = [site_vector(change.reshape(-1), 2.0**spec.scale_bits, spec.clip, entropy)]
+        parts = [site_vector(change.reshape(-1), 2.0**spec.scale_bits, spec.clip, entropy, report=report)]
         if spec.metrics:
             table = self.metrics_of(params, bound)
             labelled = table[:, 0].sum()
             # the site's own means: one vector in [0, 1]^3 whatever its number of rows
             site = table.sum(axis=0) / labelled if labelled else np.zeros(len(METRICS))
-            parts.append(bounded_sum(site[None, :], METRIC_SCALE))
+            parts.append(bounded_sum(site[None, :], METRIC_SCALE, report=report))
         return parts
 
     def _fit(self, params: Floats, bound: BoundData) -> Floats:

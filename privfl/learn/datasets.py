@@ -1,10 +1,11 @@
 """Real tables for the demo, the tests and the benchmarks, split among named sites, with public schemas.
 
 The breast-cancer reference ranges are the published description of the 30 features of the Wisconsin
-Diagnostic Breast Cancer study (UCI Machine Learning Repository, data set 17, distributed with scikit-learn;
-its documentation prints each feature's minimum and maximum): bounds are those, rounded outwards, and
-centre and scale are the features' published mean and standard deviation rounded to two digits. They stand
-for the reference ranges that a laboratory publishes with a measurement; nothing is computed from rows here.
+Diagnostic Breast Cancer study (UCI Machine Learning Repository, data set 17, distributed with scikit-learn):
+bounds are each feature's minimum and maximum, as scikit-learn's documentation prints them, rounded
+outwards; centre and scale are its mean and standard deviation over the whole published table, in two digits.
+They stand for the reference ranges that a laboratory publishes with a measurement. They are constants
+of this module and know no label; nothing is computed from rows when a table is split.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from sklearn.model_selection import train_test_split
 from privfl.errors import Misuse
 from privfl.learn.schema import Category, Numeric, Schema
 
-__all__ = ["breast_cancer_schema", "breast_cancer_sites", "digits_schema", "digits_sites", "site_names"]
+__all__ = [
+    "breast_cancer_frame",
+    "breast_cancer_schema",
+    "breast_cancer_sites",
+    "dealt",
+    "digits_frame",
+    "digits_schema",
+    "digits_sites",
+    "site_names",
+]
 
 Sites = tuple[dict[str, pd.DataFrame], Schema, pd.DataFrame]
 
@@ -85,6 +95,22 @@ def digits_schema(records: int) -> Schema:
     return Schema(name="digits", records=records, columns=columns)
 
 
+def breast_cancer_frame() -> pd.DataFrame:
+    """Scikit-learn's 569 rows with the label ``malignant``."""
+    raw = load_breast_cancer()
+    frame = pd.DataFrame(raw.data, columns=[str(name) for name in raw.feature_names])
+    frame["malignant"] = raw.target == 0
+    return frame
+
+
+def digits_frame() -> pd.DataFrame:
+    """Scikit-learn's 1797 images of 8x8 pixels with the label ``digit``."""
+    raw = load_digits()
+    frame = pd.DataFrame(raw.data, columns=[f"pixel{place}" for place in range(64)])
+    frame["digit"] = raw.target.astype(np.int64)
+    return frame
+
+
 def breast_cancer_sites(sites: int = 5, seed: int = 1, test: float = 0.2) -> Sites:
     """Scikit-learn's breast-cancer table split among ``sites`` hospitals.
 
@@ -100,28 +126,28 @@ def breast_cancer_sites(sites: int = 5, seed: int = 1, test: float = 0.2) -> Sit
     Raises:
         Misuse: a number of sites or a part that leaves no rows.
     """
-    raw = load_breast_cancer()
-    frame = pd.DataFrame(raw.data, columns=[str(name) for name in raw.feature_names])
-    frame["malignant"] = raw.target == 0
-    parts, held = _split(frame, "malignant", sites, seed, test)
-    return parts, breast_cancer_schema(len(frame) - len(held)), held
+    parts, held, records = _split(breast_cancer_frame(), "malignant", sites, seed, test)
+    return parts, breast_cancer_schema(records), held
 
 
 def digits_sites(sites: int = 5, seed: int = 1, test: float = 0.2) -> Sites:
     """Scikit-learn's 8x8 digits split among ``sites``; arguments and result as :func:`breast_cancer_sites`."""
-    raw = load_digits()
-    frame = pd.DataFrame(raw.data, columns=[f"pixel{place}" for place in range(64)])
-    frame["digit"] = raw.target.astype(np.int64)
-    parts, held = _split(frame, "digit", sites, seed, test)
-    return parts, digits_schema(len(frame) - len(held)), held
+    parts, held, records = _split(digits_frame(), "digit", sites, seed, test)
+    return parts, digits_schema(records), held
+
+
+def dealt(frame: pd.DataFrame, sites: int, seed: int) -> dict[str, pd.DataFrame]:
+    """Shuffle rows and deal them to ``sites`` named hospitals in equal parts (to within one row)."""
+    shuffled = frame.sample(frac=1.0, random_state=seed)
+    rows = np.array_split(np.arange(len(shuffled)), sites)
+    names = site_names(sites)
+    return {name: shuffled.iloc[part].reset_index(drop=True) for name, part in zip(names, rows, strict=True)}
 
 
 def _split(
     frame: pd.DataFrame, label: str, sites: int, seed: int, test: float
-) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, int]:
     if not (2 <= sites <= 20 and 0.05 <= test <= 0.5):
         raise Misuse(f"cannot split the table among {sites} sites with {test:g} held out; use 2 to 20 and 0.05 to 0.5")
     train, held = train_test_split(frame, test_size=test, random_state=seed, stratify=frame[label])
-    rows = np.array_split(np.arange(len(train)), sites)  # train_test_split has shuffled them
-    names = site_names(sites)
-    return {name: train.iloc[part].reset_index(drop=True) for name, part in zip(names, rows, strict=True)}, held
+    return dealt(train, sites, seed), held.reset_index(drop=True), len(train)

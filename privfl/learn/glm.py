@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from privfl.dp.mechanisms import Contribution, FactorTable, bounded_sum
-from privfl.dp.sizing import bounded_delta2, factor_delta2
+from privfl.dp import Contribution, FactorTable, LocalReport, bounded_delta2, bounded_sum, factor_delta2
 from privfl.entropy import Entropy
 from privfl.learn.binding import BoundData
 from privfl.learn.history import History
@@ -50,14 +49,14 @@ class GlmTask(Task):
 
     # -- the site ------------------------------------------------------------------------------------
 
-    def _parts(self, params: Floats, bound: BoundData, entropy: Entropy) -> Sequence[Contribution]:
+    def _parts(self, params: Floats, bound: BoundData, entropy: Entropy, report: LocalReport) -> Sequence[Contribution]:
         del entropy  # construction F rounds towards zero
         spec = self.spec
         predictors = self._design(bound) @ params
         residuals = self._residuals(predictors, bound)
-        parts = [self._table(bound).gradient(residuals, spec.clip, spec.residual_bits)]
+        parts = [self._table(bound).gradient(residuals, spec.clip, spec.residual_bits, report=report)]
         if spec.metrics:
-            parts.append(bounded_sum(self._metrics(predictors, bound), METRIC_SCALE))
+            parts.append(bounded_sum(self._metrics(predictors, bound), METRIC_SCALE, report=report))
         return parts
 
     def _quantised(self, bound: BoundData) -> Int64s:

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import pandas as pd
 
@@ -57,7 +57,13 @@ class History(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)
 
-    def __getitem__(self, at):  # type: ignore[no-untyped-def]
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> History: ...
+
+    def __getitem__(self, at: int | slice) -> Row | History:
         return History(self._rows[at]) if isinstance(at, slice) else self._rows[at]
 
     def smoothed(self, name: str = "score") -> tuple[float, float] | None:

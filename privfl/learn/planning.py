@@ -83,7 +83,12 @@ def text_of(value: float | None) -> str | None:
 
 
 def number_of(text: str | None) -> float | None:
-    return None if text is None else float(text)
+    if text is None:
+        return None
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    return value
 
 
 def signal_to_noise(block: Layout, release: Release, records: int, sites: int, rounds: int) -> float:

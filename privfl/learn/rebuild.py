@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from privfl.errors import Malformed, Misuse
+from privfl.dp import Noise
+from privfl.errors import Malformed, Misuse, Refused
 from privfl.learn.averaging import AveragingTask
 from privfl.learn.glm import GlmTask
-from privfl.learn.planning import Descriptor, Layout, Plan, check_sizes, number_of
+from privfl.learn.planning import Descriptor, Layout, Plan, check_sizes, number_of, plan_ring, site_noise
 from privfl.learn.schema import Schema
 from privfl.learn.specs import Averaging, Linear, Logistic
 from privfl.learn.strategies import from_settings
@@ -62,5 +63,14 @@ def _recompute(task: Task, layout: Sequence[Layout]) -> None:
         return
     told = [(block.name, block.length, block.delta2, block.x_max, block.dithered) for block in release.blocks]
     own = [(block.name, block.length, block.delta2, block.x_max, False) for block in layout]
-    if told != own or release.unit is not task.spec.UNIT:
+    if told != own or release.unit is not task.spec.UNIT or release.noise is not Noise.GAUSSIAN:
         raise Malformed("the task's release claims another unit, length, bound or sensitivity than its settings give")
+    if release.min_survivors > task.plan.sites:
+        raise Malformed("the task's release waits for more survivors than there are sites")
+    try:
+        plan_ring(layout, site_noise(release), task.plan.sites, task.ring.bits)
+        spent = task.epsilon_after(task.plan.rounds)
+    except (Misuse, Refused) as error:
+        raise Malformed(f"the task's plan does not hold together: {error}") from None
+    if task.plan.epsilon is None or spent > task.plan.epsilon:
+        raise Malformed("the task's noise is too small for the epsilon it claims over all its rounds")

@@ -19,8 +19,7 @@ import pandas as pd
 from privfl_keys.labels import Label, digest
 
 from privfl.codec import decode, encode
-from privfl.dp import Release, epsilon_for
-from privfl.dp.mechanisms import Contribution, assemble, noised, saturate
+from privfl.dp import Contribution, LocalReport, Release, assemble, epsilon_for, noised, saturate
 from privfl.entropy import Entropy
 from privfl.errors import DataError, Malformed, Misuse
 from privfl.learn.binding import BoundData
@@ -166,13 +165,16 @@ class Task(ABC):
                 f"differ; bind the table to the task's schema after comparing the two"
             )
 
-    def contribution(self, model: bytes, bound: BoundData, entropy: Entropy) -> Int64s:
+    def contribution(
+        self, model: bytes, bound: BoundData, entropy: Entropy, *, report: LocalReport | None = None
+    ) -> Int64s:
         """The site's exact integer vector, saturated and **without noise**: it must not leave as it is.
 
         Args:
             model: what :meth:`model_bytes` made.
             bound: the site's rows.
             entropy: for randomised rounding, where the construction uses it.
+            report: counts for the site's own log, to add to.
 
         Returns:
             int64 of shape ``(length,)``. No row and no number of rows makes it fail.
@@ -183,20 +185,25 @@ class Task(ABC):
         """
         self.check(bound)
         _, params = self.read_model(model)
-        parts = self._parts(params, bound, entropy)
+        report = LocalReport() if report is None else report
+        # Numbers may overflow on odd rows or models; what comes of that is zeroed or clamped, and counted.
+        with np.errstate(all="ignore"):
+            parts = self._parts(params, bound, entropy, report)
         layout = self.layout()
         if self.release is not None:
             assemble(parts, self.release)  # refuses a contribution that is more sensitive than was charged
-        bounded = [saturate(part.vector.reshape(-1), block.x_max) for part, block in zip(parts, layout, strict=True)]
-        return np.concatenate(bounded)
+        pairs = zip(parts, layout, strict=True)
+        return np.concatenate([saturate(part.vector.reshape(-1), block.x_max, report=report) for part, block in pairs])
 
-    def upload(self, model: bytes, bound: BoundData, entropy: Entropy) -> Int64s:
+    def upload(self, model: bytes, bound: BoundData, entropy: Entropy, *, report: LocalReport | None = None) -> Int64s:
         """:meth:`contribution` with the site's share of exact noise: ready to be masked; same errors."""
-        vector = self.contribution(model, bound, entropy)
+        vector = self.contribution(model, bound, entropy, report=report)
         return vector if self.release is None else noised(vector, self.release, entropy)
 
     @abstractmethod
-    def _parts(self, params: Floats, bound: BoundData, entropy: Entropy) -> Sequence[Contribution]: ...
+    def _parts(
+        self, params: Floats, bound: BoundData, entropy: Entropy, report: LocalReport
+    ) -> Sequence[Contribution]: ...
 
     # -- the coordinator -----------------------------------------------------------------------------
 
