@@ -22,7 +22,14 @@ from privfl.secagg.epoch import EpochState
 from privfl.secagg.messages import ABORT, Announcement, Ask, Header, Release, Slot, Vote, join, survivors_hash
 from privfl.secagg.party import Party, Rules, SecretRecord
 from privfl.secagg.site import blob_hash, blob_info
-from privfl.secagg.slot import Topology, check_announcement, check_certificate, check_headers, check_own_rules
+from privfl.secagg.slot import (
+    Topology,
+    check_abort_certificate,
+    check_announcement,
+    check_certificate,
+    check_headers,
+    check_own_rules,
+)
 from privfl.secagg.transitions import MEMBER_SLOT, advance
 
 __all__ = ["Ballot", "MemberState", "abort", "fresh_member_state", "pack_release", "release", "vote", "wanted"]
@@ -65,7 +72,7 @@ class MemberState(SecretRecord):
         for known in self.ballots:
             if known.slot == announcement.slot:
                 if known.h0 != announcement.h0:
-                    raise Refused("two announcements for one slot; this member acts on the first only and keeps both")
+                    raise Refused("two announcements for one slot; this member acts on the first only")
                 return known
         return Ballot(announcement.round, announcement.attempt, announcement.h0, "idle", b"", b"", b"")
 
@@ -100,6 +107,9 @@ def _take_up(
     check_own_rules(a, rules, now)
     if party.id not in record.members:
         raise Refused("this site does not sit on the committee of this epoch")
+    if rules.noiseless and a.attempt > 0:
+        # an ABORT vote for an attempt that was never lawful would certify the next one: check the whole chain
+        check_abort_certificate(party.roster, record, a)
     if a.slot < (state.round, state.attempt):
         raise Refused(f"slot {a.slot} lies before {(state.round, state.attempt)}, which this member has taken up")
     return topology, state.ballot(a), record.members.index(party.id) + 1
@@ -118,6 +128,7 @@ def vote(
         Unverified: a header that is not sound.
     """
     a = ask.announcement
+    party.roster.check_validity(now)
     topology, ballot, x = _take_up(party, rules, epoch, state, a, now)
     if a.complete:
         raise Refused("complete mode needs no vote: the survivors are the cohort")
@@ -166,6 +177,9 @@ class Dealt(NamedTuple):
 
     salt: bytes
     shares: npt.NDArray[np.uint32]
+
+    def __repr__(self) -> str:
+        return "Dealt(<redacted>)"
 
 
 def open_blobs(
@@ -228,10 +242,13 @@ def release(
         Unverified: the certificate or a header is not sound.
     """
     a = ask.announcement
+    party.roster.check_validity(now)
     topology, ballot, x = _take_up(party, rules, epoch, state, a, now)
     stage = advance(MEMBER_SLOT, ballot.stage, "release")
     check_headers(topology, a, ask.headers)
     choice = survivors_hash(a.h0, ask.headers)
+    if a.complete and ballot.vote:
+        raise Refused("this member has voted to abort this slot; it releases nothing for it")
     if not a.complete:
         check_certificate(party.roster, topology.record, a, choice, ask.votes)
     if ballot.opened:

@@ -254,6 +254,7 @@ def join_epoch(
         Theirs: a confirmation whose signature does not verify is reported among the excluded instead.
     """
     stage = advance(SITE_EPOCH, state.stage, "join")
+    party.roster.check_validity(now)
     check_record(party.roster, record, state.scope, lambda advert: verify_advert(party, state.scope, advert))
     by_site = {advert.site: advert for advert in record.adverts}
     own = by_site.get(party.id)
@@ -298,7 +299,8 @@ def _verified_tags(
 
 def verify_confirmations(key: VerifyKey, scope: Scope, message: Confirmations) -> None:
     """Check scope, shape and signature of one site's confirmations; raises Theirs."""
-    if message.scope != scope or len(message.peers) != len(message.tags):
+    # the length is checked before anyone splits the lists, so that one site cannot stop all others
+    if message.scope != scope or len(message.peers) != len(message.tags) or len(message.peers) % 32:
         raise Unverified("confirmations for another epoch, or of another shape")
     key.verify(message.signature, Label.CONFIRMATION, *message.binding())
 

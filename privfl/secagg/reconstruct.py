@@ -45,6 +45,10 @@ class Blame(Record):
     reason: str
     evidence: tuple[bytes, ...]
 
+    def __repr__(self) -> str:
+        # the evidence against a member holds the shares it released
+        return f"Blame({self.kind}, {[site.hex()[:8] for site in self.sites]}, {self.reason!r})"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -86,6 +90,9 @@ class OpenedRelease:
     present: npt.NDArray[np.bool_]
     salts: tuple[bytes, ...]
     shares: npt.NDArray[np.uint32]
+
+    def __repr__(self) -> str:
+        return f"OpenedRelease({self.member.hex()[:8]}, <redacted>)"
 
 
 @dataclass(frozen=True)

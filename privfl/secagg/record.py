@@ -104,6 +104,8 @@ def check_record(roster: Roster, record: EpochRecord, scope: Scope, verify: Call
         raise Refused("the epoch record names another epoch, roster or federation")
     if list(record.sites) != sorted(set(record.sites)):
         raise Refused("the epoch record's sites are not sorted, or one appears twice")
+    if len(record.sites) < roster.corrupt_bound + 2:
+        raise Refused(f"an epoch of {len(record.sites)} sites is smaller than the {roster.corrupt_bound + 2} needed")
     for advert in record.adverts:
         verify(advert)
     members, corrupt, threshold = committee_of(roster, record.sites)

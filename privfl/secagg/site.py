@@ -61,6 +61,7 @@ class SlotState(SecretRecord):
     heads: bytes
     rounds: int  # accepted in this epoch
     answered: bytes  # hashes of questions, in a policy without noise
+    retry: bytes = b""  # what a certified retry of this round may repeat, see _repeatable
 
 
 class Outgoing(NamedTuple):
@@ -96,6 +97,7 @@ def accept(
         RolledBack: the coordinator shows a header of this site that its store does not know.
     """
     a, record = announcement, epoch.active()
+    party.roster.check_validity(now)
     topology = check_announcement(party.roster, record, a)
     check_own_rules(a, rules, now)
     stage = advance(SITE_SLOT, state.stage, "accept")
@@ -118,6 +120,7 @@ def accept(
         outbox=b"",
         rounds=state.rounds + (a.round != state.round),
         answered=_with_question(state.answered, a) if rules.noiseless else state.answered,
+        retry=_repeatable(a),
     )
     return moved, used
 
@@ -152,7 +155,7 @@ def _check_progress(epoch: EpochState, state: SlotState, a: Announcement, now: i
 def _check_noiseless(party: Party, rules: Rules, state: SlotState, a: Announcement, topology: Topology) -> None:
     if a.attempt > 0:
         check_abort_certificate(party.roster, topology.record, a)
-        if a.round == state.round:
+        if a.round == state.round and state.retry in (_question(a), _repeatable(a)):
             return  # a certified retry of the slot that this site answered before
     if _question(a) in split(state.answered):
         raise Refused(
@@ -163,6 +166,15 @@ def _check_noiseless(party: Party, rules: Rules, state: SlotState, a: Announceme
 def _question(a: Announcement) -> bytes:
     """What is asked: the task together with the model or other input it is asked about."""
     return digest(Label.TASK, "question", a.task, a.inputs)
+
+
+def _repeatable(a: Announcement) -> bytes:
+    """What a retry after ``a`` must ask again: the same question, and after complete mode of the same cohort.
+
+    Complete mode opens with fewer members than an ABORT certificate leaves over, so there the certificate
+    does not prove that nothing was opened; the same sum a second time tells nothing new.
+    """
+    return _question(a) + (hashlib.sha256(a.cohort).digest() if a.complete else b"")
 
 
 def _with_question(answered: bytes, a: Announcement) -> bytes:
@@ -232,6 +244,9 @@ class _Seeds(NamedTuple):
     plus: list[bytes]
     minus: list[bytes]
     neighbours: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        return "_Seeds(<redacted>)"
 
     @staticmethod
     def make(h0: bytes, own: bytes, near: Sequence[tuple[bytes, bytes]], entropy: Entropy) -> _Seeds:

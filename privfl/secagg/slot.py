@@ -90,6 +90,8 @@ def check_announcement(roster: Roster, record: EpochRecord, announcement: Announ
     """
     a = announcement
     roster.require(a.coordinator, "coordinator").verify(a.signature, Label.ANNOUNCEMENT, a.h0)
+    if record.scope.roster != roster.hash:
+        raise Refused("the epoch is one of another roster; a change of roster starts a new epoch")
     if a.scope != record.scope or a.record != record.digest:
         raise Refused("the announcement names another epoch record than the one in force here")
     if list(a.sites) != sorted(set(a.sites)) or not set(a.sites) <= set(record.sites):
