@@ -229,6 +229,12 @@ class CoordinatorMachine:
         """Take up a stored state; the running sum is added up again from the shelf when it is needed."""
         return cls(party, signed_roster, entropy, shelf, CoordinatorWhole.decode(dump))
 
+    def _fetch(self, name: str) -> bytes:
+        try:
+            return self._shelf.get(name)
+        except KeyError:
+            raise Misuse(f"the coordinator's store lacks '{name}', which it had taken in; abandon this slot") from None
+
     def dump(self) -> bytes:
         """The whole state as bytes; it holds the key that this slot's releases are sealed to."""
         return self._state.encode()
@@ -260,7 +266,7 @@ class CoordinatorMachine:
         epochs.verify_advert(self.party, self._scope(), advert)
         known = next((one for one in self._state.adverts if one.site == advert.site), None)
         if known is not None and known.encode() != advert.encode():
-            raise Equivocation("a site signed two adverts in one epoch", known, advert)
+            raise self._kept(Equivocation("a site signed two adverts in one epoch", known, advert))
         if known is None:
             adverts = tuple(sorted((*self._state.adverts, advert), key=lambda one: one.site))
             self._state = replace(self._state, adverts=adverts)
@@ -326,24 +332,29 @@ class CoordinatorMachine:
             Theirs: the header, a blob or the body does not verify; nothing was added or stored.
         """
         running = self._running_sum()
-        moved, new = coordinator.receive(self.topology(), self.slot, message)
+        try:
+            moved, new = coordinator.receive(self.topology(), self.slot, message)
+        except Equivocation as error:
+            raise self._kept(error) from None
         if not new:
             return False
         running.add(message.header, body)
+        self._sum = None  # a shelf that fails must not leave a vector in the sum that the state does not know
         name = shelf_name(message.header)
         self._shelf.put(f"{name}/body", body)
         for at, blob in enumerate(message.blobs):
             self._shelf.put(f"{name}/blob/{at}", blob)
-        self._state = replace(self._state, slot=moved)
+        self._state, self._sum = replace(self._state, slot=moved), running
         return True
 
     def _running_sum(self) -> Accumulator:
         if self._sum is None:
             a = self.slot.current()
-            self._sum = Accumulator(ring_of(a), a.length)
+            running = Accumulator(ring_of(a), a.length)
             inside = self.slot.inside() if self.slot.survivors else self.slot.headers
             for header in inside:
-                self._sum.add(header, self._shelf.get(f"{shelf_name(header)}/body"))
+                running.add(header, self._fetch(f"{shelf_name(header)}/body"))
+            self._sum = running  # only once it is whole
         return self._sum
 
     def close(self) -> tuple[bytes, ...]:
@@ -354,10 +365,11 @@ class CoordinatorMachine:
         """
         running = self._running_sum()
         moved, out = coordinator.close(self.topology(), self.slot)
+        self._sum = None  # added up again if one of the vectors cannot be read back and taken out
         for header in self.slot.headers:
             if header.site in out:
-                running.subtract(header, self._shelf.get(f"{shelf_name(header)}/body"))
-        self._state = replace(self._state, slot=moved)
+                running.subtract(header, self._fetch(f"{shelf_name(header)}/body"))
+        self._state, self._sum = replace(self._state, slot=moved), running
         return out
 
     def abandon(self) -> None:
@@ -373,26 +385,35 @@ class CoordinatorMachine:
             self.topology(),
             self.slot,
             member,
-            lambda dealer: self._shelf.get(f"{shelf_name(headers[dealer])}/blob/{at}"),
+            lambda dealer: self._fetch(f"{shelf_name(headers[dealer])}/blob/{at}"),
         )
 
     def receive_vote(self, vote: Vote) -> bool:
         """S2; returns whether the slot is certified now."""
-        self._state = replace(self._state, slot=coordinator.receive_vote(self.topology(), self.slot, vote))
+        try:
+            self._state = replace(self._state, slot=coordinator.receive_vote(self.topology(), self.slot, vote))
+        except Equivocation as error:
+            raise self._kept(error) from None
         return self.slot.certified
+
+    def _kept(self, error: Equivocation) -> Equivocation:
+        """Keep the evidence for the transcripts, once per message that was contradicted."""
+        known = self.slot.evidence
+        if all(first != error.evidence[0] for first, _ in known):
+            self._state = replace(self._state, slot=replace(self.slot, evidence=(*known, error.evidence)))
+        return error
 
     def receive_release(self, message: Release) -> bool:
         """S3; returns whether t releases have come in."""
         moved = coordinator.receive_release(self.topology(), self.slot, message)
-        self._shelf.put(self._release_name(message.member), message.encode())
+        if moved is not self.slot:
+            self._shelf.put(release_name(moved.current(), moved.releases[-1]), message.encode())
         self._state = replace(self._state, slot=moved)
         return len(moved.releases) >= moved.current().threshold
 
-    def _release_name(self, member: bytes) -> str:
-        return f"{self.slot.current().h0.hex()}/release/{member.hex()}"
-
     def _release_of(self, member: bytes) -> Release:
-        return Release.decode(self._shelf.get(self._release_name(member)))
+        note = next(note for note in self.slot.releases if note.member == member)
+        return Release.decode(self._fetch(release_name(self.slot.current(), note)))
 
     def finish(self) -> tuple[OpenedSum, Transcript]:
         """S4: the sum over U and its transcript.
@@ -402,11 +423,11 @@ class CoordinatorMachine:
         """
         running = self._running_sum()
         moved, keys = coordinator.open_sum(self.topology(), self.slot, self._release_of)
+        self._sum = None  # unmasking spends it, whatever fails after
         opened = seal_sum(running.unmask(keys.plus, keys.minus), self._entropy.draw(32))
         used = [self._release_of(note.member) for note in moved.releases]
         transcript = self._transcript(moved, keys.seed_hashes, opened, used)
         self._state = replace(self._state, slot=moved)
-        self._sum = None
         return opened, transcript
 
     def _transcript(
@@ -435,8 +456,13 @@ class CoordinatorMachine:
 
 
 def shelf_name(header: Header) -> str:
-    """Where a site's upload of a slot lies on the shelf."""
-    return f"{header.h0.hex()}/{header.site.hex()}"
+    """Where an upload lies on the shelf; names its bytes, so that one left by a crash hides no other."""
+    return f"{header.h0.hex()}/{header.site.hex()}/{header.digest.hex()}"
+
+
+def release_name(announcement: Announcement, note: coordinator.ReleaseNote) -> str:
+    """Where a release lies on the shelf; names its bytes as well."""
+    return f"{announcement.h0.hex()}/release/{note.member.hex()}/{note.digest.hex()}"
 
 
 def ids(*sites: bytes) -> bytes:
