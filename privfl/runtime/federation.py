@@ -1,0 +1,415 @@
+"""The data scientist's face: a federation of sites in one process, trained through the real protocol.
+
+Every site has its own keys, account and store and speaks to the coordinator over a wire only; nothing
+is short-cut because they share a process.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from privfl_keys import Member, Roster, SigningKey
+
+from privfl.clock import Clock, SystemClock
+from privfl.dp import Trust
+from privfl.entropy import SYSTEM, Entropy
+from privfl.errors import DataError, Misuse, RoundAborted
+from privfl.learn import BoundData, Schema, Spec, Task, TaskState
+from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf, RoundResult
+from privfl.runtime.fit import Fit, PrivacyReport, Transcripts
+from privfl.runtime.progress import TrainingProgress
+from privfl.runtime.site import MemorySiteStore, SiteNode
+from privfl.runtime.terms import MemoryAccount, Terms
+from privfl.secagg import Transcript
+from privfl.secagg.party import Party
+from privfl.wires import Faults, MemoryWire
+
+__all__ = ["Federation", "Kill", "Observer"]
+
+log = logging.getLogger("privfl.federation")
+EPOCH_ROUNDS = 100
+VALIDITY_MS = 365 * 24 * 3600 * 1000
+
+Observer = Callable[[int, RoundResult, Mapping[str, bytes]], None]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End a site's process in the middle of a round; it restarts from its store before the next.
+
+    ``at`` is where: after its budget is ``reserved``, the slot ``accepted``, the vector ``computed``, or
+    the upload ``stored`` but not sent.
+    """
+
+    site: str
+    round: int
+    at: Literal["reserved", "accepted", "computed", "stored"] = "accepted"
+
+
+class _Killed(BaseException):
+    """The process is gone: nothing of the protocol may catch this."""
+
+
+@dataclass
+class _Site:
+    """What survives of a site when its node is killed: key, data, store, account."""
+
+    name: str
+    key: SigningKey
+    bound: BoundData
+    store: MemorySiteStore = field(default_factory=MemorySiteStore)
+    account: MemoryAccount = field(default_factory=lambda: MemoryAccount(None))
+    node: SiteNode | None = None
+
+
+class Federation:
+    """Sites that train one model together; build one with :meth:`local`."""
+
+    def __init__(
+        self,
+        sites: Mapping[str, BoundData],
+        schema: Schema,
+        *,
+        colluders: int | Literal["no site colludes"] | None = None,
+        entropy: Entropy = SYSTEM,
+        clock: Clock | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        self.schema, self._entropy, self._clock = schema, entropy, clock or SystemClock()
+        self._wire, self._shelf = MemoryWire(faults), MemoryShelf()
+        self._authority, coordinator = SigningKey.generate(entropy), SigningKey.generate(entropy)
+        made = [_Site(name, SigningKey.generate(entropy), bound) for name, bound in sites.items()]
+        self._sites = {site.key.verify_key.site_id: site for site in made}
+        now = self._clock.now()
+        members = [Member(site.name, site.key.verify_key.raw, ("site",)) for site in made]
+        members.append(Member("coordinator", coordinator.verify_key.raw, ("coordinator",)))
+        self.roster = Roster.create(
+            "local",
+            members,
+            graph_seed=entropy.draw(32),
+            valid_from=now,
+            valid_until=now + VALIDITY_MS,
+            corrupt_bound=colluders,
+        )
+        party = Party(coordinator, self.roster)
+        self._coordinator = CoordinatorNode(
+            party,
+            self.roster.sign(self._authority),
+            self._wire.mailbox(party.id),
+            self._shelf,
+            self._clock,
+            entropy,
+            quiet=True,
+        )
+        self._kills: list[Kill] = []
+        self._wire.work = self._work
+
+    @classmethod
+    def local(
+        cls,
+        sites: Mapping[str, pd.DataFrame] | Iterable[tuple[str, pd.DataFrame]],
+        schema: Schema | Mapping[str, Any] | str | Path,
+        *,
+        colluders: int | Literal["no site colludes"] | None = None,
+        entropy: Entropy = SYSTEM,
+        faults: Faults | None = None,
+    ) -> Federation:
+        """Bind one table per site and enrol the sites under a fresh authority, all in this process.
+
+        Args:
+            sites: name → table, or pairs.
+            schema: the public schema, or a mapping or YAML file that describes it.
+            colluders: c, how many sites may collude with the coordinator; by default ⌊(N − 1)/3⌋, at least 1.
+            entropy, faults: for tests.
+
+        Raises:
+            Misuse: fewer than three sites, or two of one name. DataError: a table does not fit the schema.
+
+        >>> import privfl, pandas as pd
+        >>> schema = {"records": 6, "columns": {"x": {"lower": 0, "upper": 1}, "ill": {"classes": [False, True]}}}
+        >>> table = pd.DataFrame({"x": [0.1, 0.9], "ill": [False, True]})
+        >>> privfl.Federation.local({"north": table, "south": table, "east": table}, schema=schema)
+        Federation(3 sites: north, south, east; up to 1 may collude)
+        """
+        pairs = list(sites.items() if isinstance(sites, Mapping) else sites)
+        check_names([name for name, _ in pairs])
+        found = _schema(schema)
+        bound, complaints = {}, []
+        for name, table in pairs:
+            try:
+                bound[name] = found.bind(table)
+            except DataError as error:
+                complaints.append(f"site {name}: {error}")
+        if complaints:
+            raise DataError("\n".join(complaints))
+        return cls(bound, found, colluders=colluders, entropy=entropy, faults=faults)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sites' names, in the order given."""
+        return tuple(site.name for site in self._sites.values())
+
+    def train(
+        self,
+        spec: Spec,
+        *,
+        epsilon: float | None,
+        delta: float | None = 1e-5,
+        rounds: int = 30,
+        trust: Trust | str = Trust.DISTRIBUTED,
+        mode: Literal["auto", "voted", "complete"] = "auto",
+        min_survivors: int | None = None,
+        attempts: int = 3,
+        held_out: pd.DataFrame | None = None,
+        bits: int | None = None,
+        progress: bool = True,
+        kills: Sequence[Kill] = (),
+        observer: Observer | None = None,
+    ) -> Fit:
+        """Train one model under secure aggregation and noise.
+
+        Args:
+            spec: what to train, e.g. ``privfl.Logistic(label="malignant")``.
+            epsilon, delta: the whole run's promise; None only for a specification that runs unprotected by name.
+            rounds: uploads per site that the budget is spread over, repeated attempts included.
+            trust: ``distributed`` (noise shared among the sites) or ``local`` (each site's own noise suffices).
+            mode: ``complete`` opens the sum of all sites or none; ``voted`` survives missing sites; ``auto`` is
+                complete for three sites.
+            min_survivors: least sites in a sum; by default the roster's (complete mode: all).
+            attempts: tries per round, each charged.
+            held_out: rows the caller holds itself, evaluated each round without noise.
+            progress: show a progress bar, in a terminal or notebook.
+
+        Raises:
+            Misuse, Refused, BudgetExceeded, DataError: before anything is spent, with the next step.
+            RoundAborted: the first round could not be opened. Later ones end the run instead.
+        """
+        complete = mode == "complete" or (mode == "auto" and len(self._sites) == 3)
+        if mode not in ("auto", "voted", "complete"):
+            raise Misuse(f"mode is {mode!r}; choose auto, voted or complete")
+        if attempts < 1:
+            raise Misuse("attempts must be at least 1")
+        least = len(self._sites) if complete else (min_survivors or self.roster.default_min_survivors)
+        self._check_least(least)
+        task = spec.compile(
+            self.schema,
+            epsilon=epsilon,
+            delta=delta,
+            rounds=rounds,
+            trust=trust,
+            sites=len(self._sites),
+            min_survivors=least,
+            colluders=self.roster.corrupt_bound,
+            bits=bits,
+        )
+        for site in self._sites.values():
+            task.check(site.bound)
+        if held_out is not None:
+            task.evaluate(task.initial_state(), held_out)
+        terms = self._terms(task, least, complete)
+        run = _Run(self, task, terms, complete, least, attempts, held_out, observer)
+        self._kills = list(kills)
+        for kill in kills:
+            if kill.site not in self.names:
+                raise Misuse(f"there is no site {kill.site!r} to kill; sites are {', '.join(self.names)}")
+        with TrainingProgress(rounds) if progress else nullcontext() as bar:
+            return run.train(bar)
+
+    def _check_least(self, least: int) -> None:
+        low, high = self.roster.corrupt_bound + 2, len(self._sites)
+        if not low <= least <= high:
+            raise Misuse(
+                f"min_survivors {least} is outside [{low}, {high}]: at least two honest sites beyond "
+                f"{self.roster.corrupt_bound} colluding ones must be in every sum, and no more than there are"
+            )
+
+    def _terms(self, task: Task, least: int, complete: bool) -> Terms:
+        plan, release = task.plan, task.release
+        return Terms(
+            "" if plan.epsilon is None else repr(float(plan.epsilon)),
+            "" if plan.delta is None else repr(float(plan.delta)),
+            str(release.unit) if release else "site",
+            str(release.trust) if release else "distributed",
+            least,
+            not complete,
+            complete,
+        )
+
+    # -- the sites' side of the process ---------------------------------------------------------------
+
+    def _start_nodes(self, terms: Terms) -> None:
+        for site in self._sites.values():
+            site.account = MemoryAccount(terms.budget)
+            self._start(site, terms)
+
+    def _start(self, site: _Site, terms: Terms) -> None:
+        def checkpoint(name: str, round_: int) -> None:
+            if any(kill == Kill(site.name, round_, name) for kill in self._kills):  # type: ignore[arg-type]
+                raise _Killed
+
+        party = Party(site.key, self.roster)
+        site.node = SiteNode(
+            party,
+            terms,
+            site.account,
+            site.bound,
+            site.store,
+            self._wire.mailbox(party.id),
+            self._clock,
+            self._entropy,
+            checkpoint,
+        )
+
+    def _work(self) -> None:
+        """Let every living site take its turn."""
+        for site in self._sites.values():
+            if site.node is None:
+                continue
+            try:
+                site.node.serve()
+            except _Killed:
+                site.node = None
+                log.warning("site %s was killed", site.name)
+
+    def _revive(self, terms: Terms) -> list[str]:
+        dead = [site for site in self._sites.values() if site.node is None]
+        for site in dead:
+            self._start(site, terms)
+        return [site.name for site in dead]
+
+    def name_of(self, site: bytes) -> str:
+        """The name of a site id."""
+        return self._sites[site].name
+
+    def spent(self) -> dict[str, float]:
+        """ε that each site's own account shows for the last run, at the run's δ."""
+        out = {}
+        for site in self._sites.values():
+            filter_ = site.account.filter
+            out[site.name] = 0.0 if filter_ is None or not filter_.spent.mu2 else filter_.spent_epsilon()
+        return out
+
+    def __repr__(self) -> str:
+        return (
+            f"Federation({len(self._sites)} sites: {', '.join(self.names)}; "
+            f"up to {self.roster.corrupt_bound} may collude)"
+        )
+
+
+def _schema(given: Schema | Mapping[str, Any] | str | Path) -> Schema:
+    if isinstance(given, Schema):
+        return given
+    return Schema.from_dict(given) if isinstance(given, Mapping) else Schema.from_yaml(given)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise Misuse unless there are enough sites and every name is its own."""
+    folded = [name.casefold() for name in names]
+    twice = sorted({name for name in names if folded.count(name.casefold()) > 1})
+    if twice:
+        raise Misuse(f"two sites are called {twice[0]!r}; give every site its own name")
+    if len(names) == 1:
+        raise Misuse("one site only: a federation needs at least three, or there is nothing to hide a sum in")
+
+
+class _Run:
+    """One training run over an open federation."""
+
+    def __init__(
+        self,
+        fed: Federation,
+        task: Task,
+        terms: Terms,
+        complete: bool,
+        least: int,
+        attempts: int,
+        held_out: pd.DataFrame | None,
+        observer: Observer | None,
+    ) -> None:
+        self.fed, self.task, self.terms = fed, task, terms
+        self.complete, self.least, self.attempts = complete, least, attempts
+        self.held_out, self.observer = held_out, observer
+        self.transcripts: list[Transcript] = []
+        self.dropped: dict[int, tuple[str, ...]] = {}
+        self.scores: list[dict[str, float]] = []
+        self.sizes: list[int] = []
+        self.charged = 0
+
+    def train(self, bar: TrainingProgress | None) -> Fit:
+        started = time.perf_counter()
+        fed, task = self.fed, self.task
+        fed._start_nodes(self.terms)
+        state = task.initial_state()
+        stopped: str | None = None
+        while stopped is None:
+            if state.round % EPOCH_ROUNDS == 0:
+                self._open_epoch()
+            try:
+                state = self._round(state, bar)
+            except RoundAborted as error:
+                if not self.transcripts:
+                    raise
+                stopped = f"stopped early: {error}"
+                break
+            stopped = task.done(state)
+            if stopped is None and self.charged >= task.uploads:
+                stopped = f"the budget of {task.uploads} uploads is used up, aborted attempts included"
+        return Fit(
+            task.finish(state),
+            state.history,
+            PrivacyReport.of(task, self.charged, fed.spent()),
+            Transcripts(self.transcripts, fed._authority.verify_key),
+            task,
+            pd.DataFrame(self.scores),
+            self.dropped,
+            stopped or "",
+            time.perf_counter() - started,
+            sum(self.sizes) / max(1, len(self.sizes)),
+            task.initial_state().params.size,
+        )
+
+    def _open_epoch(self) -> None:
+        self.fed._revive(self.terms)
+        for site, why in self.fed._coordinator.open_epoch(sorted(self.fed._sites)).items():
+            log.warning("site %s is not in the epoch: %s", self.fed.name_of(site), why)
+
+    def _round(self, state: TaskState, bar: TrainingProgress | None) -> TaskState:
+        fed, task, number = self.fed, self.task, state.round + 1
+        fed._revive(self.terms)
+        left = min(self.attempts, task.uploads - self.charged)
+
+        def counted(attempt: int) -> None:
+            self.charged += 1
+
+        result = fed._coordinator.run_round(
+            task,
+            task.model_bytes(state),
+            self.terms.hash,
+            number,
+            complete=self.complete,
+            min_survivors=self.least,
+            attempts=left,
+            on_attempt=counted,
+        )
+        state = task.update(state, result.total, len(result.survivors))
+        self.transcripts.append(result.transcript)
+        gone = tuple(fed.name_of(site) for site in result.dropped)
+        if gone:
+            self.dropped[number] = gone
+        self.sizes += result.upload_bytes.values()
+        if self.held_out is not None:
+            self.scores.append({"round": number, **task.evaluate(state, self.held_out)})
+        if self.observer is not None:
+            self.observer(number, result, fed._shelf.bodies(result.transcript.announcement.h0))
+        fed._shelf.clear()
+        fed._wire.forget_bodies()
+        if bar is not None:
+            bar.update(state, gone, self.scores[-1]["score"] if self.scores else None)
+        return state

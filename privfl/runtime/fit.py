@@ -1,0 +1,199 @@
+"""What a training run leaves behind: the model, its history, what it cost, and the proof of who saw what."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from privfl_keys import VerifyKey
+
+from privfl.errors import Misuse
+from privfl.learn import History, Task, save_model
+from privfl.secagg import Transcript, Verified, verify_transcript
+
+__all__ = ["Fit", "PrivacyReport", "Transcripts"]
+
+
+class Transcripts(Sequence[Transcript]):
+    """The public transcripts of a run, one per opened round, with the key they are verified against."""
+
+    def __init__(self, transcripts: Sequence[Transcript], authority: VerifyKey) -> None:
+        self._all, self.authority = tuple(transcripts), authority
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Transcript]:
+        return iter(self._all)
+
+    def __getitem__(self, at):  # type: ignore[no-untyped-def]
+        return Transcripts(self._all[at], self.authority) if isinstance(at, slice) else self._all[at]
+
+    def verify(self) -> list[Verified]:
+        """Verify every transcript without any secret; raises Unverified for the first that fails."""
+        return [verify_transcript(one, self.authority) for one in self._all]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per verified round: survivors, dropped, quorum, releases."""
+        rows = [
+            {
+                "round": one.round,
+                "attempt": one.attempt,
+                "survivors": len(one.survivors),
+                "dropped": ", ".join(one.dropped),
+                "votes": one.votes,
+                "quorum": one.quorum,
+                "releases": one.releases,
+                "blamed": ", ".join(one.blamed),
+            }
+            for one in self.verify()
+        ]
+        return pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``round-NNN-A.transcript`` files and ``authority.pub``; returns the transcripts' paths."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "authority.pub").write_text(self.authority.raw.hex() + "\n", encoding="ascii")
+        paths = []
+        for one in self._all:
+            a = one.announcement
+            path = target / f"epoch-{a.scope.epoch:03d}-round-{a.round:03d}-attempt-{a.attempt}.transcript"
+            path.write_bytes(one.encode())
+            paths.append(path)
+        return paths
+
+    def __repr__(self) -> str:
+        return f"Transcripts({len(self._all)} rounds; verify() checks them without any secret)"
+
+
+@dataclass(frozen=True)
+class PrivacyReport:
+    """What a run cost and on which assumptions the figure rests.
+
+    Attributes:
+        epsilon, delta: of everything that was uploaded, aborted attempts included; infinite without noise.
+        uploads: charged per site. planned: what the budget was calibrated for.
+        fallback_epsilon: if every other site colludes with the coordinator.
+        spent: ε by site, from each site's own account.
+    """
+
+    epsilon: float
+    delta: float
+    uploads: int
+    planned: int
+    unit: str
+    trust: str
+    mu: float
+    fallback_epsilon: float
+    spent: Mapping[str, float]
+    words: str
+
+    @classmethod
+    def of(cls, task: Task, uploads: int, spent: Mapping[str, float]) -> PrivacyReport:
+        """The report of ``uploads`` charged uploads of ``task``."""
+        release, delta = task.release, task.plan.delta
+        if release is None or delta is None:
+            text = "No noise was added: the result itself carries no differential privacy."
+            return cls(math.inf, 0.0, uploads, task.plan.rounds, "none", "none", math.inf, math.inf, spent, text)
+        from privfl.dp import Cost, epsilon_of_cost  # noqa: PLC0415 - SciPy is loaded when a figure is asked for
+
+        charged = max(1, uploads)
+        fallback = Cost(charged * Fraction(release.fallback_mu) ** 2, charged * release.delta)
+        return cls(
+            task.epsilon_after(charged),
+            delta,
+            uploads,
+            task.plan.rounds,
+            str(release.unit),
+            str(release.trust),
+            release.mu * math.sqrt(charged),
+            epsilon_of_cost(fallback, delta),
+            spent,
+            release.words(delta, charged),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"PrivacyReport(epsilon {self.epsilon:.3f} at delta {self.delta:g} per {self.unit}, trust {self.trust}, "
+            f"{self.uploads} of {self.planned} uploads; {self.fallback_epsilon:.3f} if all others collude)"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.words)}</pre>"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of :meth:`privfl.Federation.train`.
+
+    Attributes:
+        model: a fitted scikit-learn estimator on raw columns.
+        history: noisy metrics per round. privacy: what it cost. transcript: proof of every round.
+        held_out: exact score and loss per round on rows the coordinator holds itself; empty without.
+        dropped: round → names of sites missing from its sum.
+        stopped: why the run ended. seconds: wall time.
+        upload_bytes: mean bytes of one upload, everything included. parameters: coordinates of the model.
+        coordinates: length of one upload.
+    """
+
+    model: Any
+    history: History
+    privacy: PrivacyReport
+    transcript: Transcripts
+    task: Task
+    held_out: pd.DataFrame
+    dropped: Mapping[int, tuple[str, ...]]
+    stopped: str
+    seconds: float
+    upload_bytes: float
+    parameters: int
+
+    @property
+    def rounds(self) -> int:
+        """Rounds whose sum was opened."""
+        return len(self.transcript)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write model, history, privacy report and transcripts into ``folder``, without pickle.
+
+        Raises:
+            Misuse: the folder cannot be written.
+        """
+        target = Path(folder)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            save_model(self.model, target / "model.npz")
+            self.history.to_frame().to_csv(target / "history.csv")
+            report = {
+                "epsilon": self.privacy.epsilon if math.isfinite(self.privacy.epsilon) else None,
+                "delta": self.privacy.delta,
+                "uploads": self.privacy.uploads,
+                "unit": self.privacy.unit,
+                "trust": self.privacy.trust,
+                "words": self.privacy.words,
+            }
+            (target / "privacy.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            self.transcript.save(target / "transcripts")
+        except OSError as error:
+            raise Misuse(f"cannot write to {target}: {error.strerror}; choose a writable folder") from None
+        return target
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Fit({type(self.model).__name__} after {self.rounds} rounds in {self.seconds:.1f} s; {self.stopped})",
+            f"  {self.history!r}",
+            f"  {self.privacy!r}",
+            f"  {self.transcript!r}",
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"

@@ -1,0 +1,230 @@
+"""A site at work: it answers the coordinator's requests, each after its own checks and charges.
+
+The order is law: check, reserve budget, record used(H0), compute, noise, mask, store, send. A failure
+before the reservation costs nothing; one after it costs the reservation and leaks nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from privfl_keys import Label, digest
+
+from privfl.clock import Clock
+from privfl.codec import Record
+from privfl.entropy import Entropy
+from privfl.errors import DataError, PrivflError, Theirs, Unverified
+from privfl.learn import BoundData, Task
+from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal
+from privfl.runtime.terms import Account, Terms
+from privfl.secagg import Announcement, Ask, SiteMachine, Upload
+from privfl.secagg.party import Party
+from privfl.wires import Mailbox
+
+__all__ = ["MemorySiteStore", "SiteNode", "SiteStore", "inputs_hash"]
+
+log = logging.getLogger("privfl.site")
+
+
+def inputs_hash(inputs: bytes) -> bytes:
+    """Names the model (or other input) that a slot's announcement is about."""
+    return digest(Label.TASK, "inputs", inputs)
+
+
+class SiteStore(Protocol):
+    """A site's durable state. Each call has happened, or has not, after a crash."""
+
+    def load(self) -> bytes | None:
+        """The last saved machine state."""
+        ...
+
+    def save(self, dump: bytes) -> None:
+        """Make the machine state durable."""
+        ...
+
+    def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
+        """Make state and outgoing bytes durable together."""
+        ...
+
+    def outbox(self) -> tuple[bytes, bytes] | None:
+        """The last upload and its body."""
+        ...
+
+
+class MemorySiteStore:
+    """A store that outlives the node but not the process."""
+
+    def __init__(self) -> None:
+        self._dump: bytes | None = None
+        self._outbox: tuple[bytes, bytes] | None = None
+
+    def load(self) -> bytes | None:
+        """See :class:`SiteStore`."""
+        return self._dump
+
+    def save(self, dump: bytes) -> None:
+        """See :class:`SiteStore`."""
+        self._dump = dump
+
+    def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
+        """See :class:`SiteStore`."""
+        self._dump, self._outbox = dump, (upload, body)
+
+    def outbox(self) -> tuple[bytes, bytes] | None:
+        """See :class:`SiteStore`."""
+        return self._outbox
+
+
+class SiteNode:
+    """One site: its machine, data, terms and account behind a mailbox.
+
+    ``checkpoint`` is called by name after each step of a slot; tests and the demo crash a site there.
+    """
+
+    def __init__(
+        self,
+        party: Party,
+        terms: Terms,
+        account: Account,
+        bound: BoundData,
+        store: SiteStore,
+        mailbox: Mailbox,
+        clock: Clock,
+        entropy: Entropy,
+        checkpoint: Callable[[str, int], None] = lambda name, round_: None,
+    ) -> None:
+        self.party, self.terms, self.account, self.bound = party, terms, account, bound
+        self._store, self._clock, self._entropy, self._checkpoint = store, clock, entropy, checkpoint
+        dump = store.load()
+        rules = terms.rules()
+        self.machine = (
+            SiteMachine(party, rules, entropy)
+            if dump is None
+            else SiteMachine.load(party, rules, entropy, dump, restarted=True)
+        )
+        self._post = Post(party, mailbox, entropy, peer_role="coordinator")
+        self._tasks: dict[bytes, Task] = {}
+        self._handlers: dict[str, Callable[[Received], tuple[str, Record, list[bytes]]]] = {
+            "open-epoch": self._open_epoch,
+            "adverts": self._adverts,
+            "contributions": self._contributions,
+            "record": self._record,
+            "announce": self._announce,
+            "ask-vote": self._vote,
+            "ask-abort": self._abort,
+            "ask-release": self._release,
+        }
+
+    def serve(self, wait_ms: int = 0) -> int:
+        """Answer what has arrived; returns how many messages there were."""
+        return self._post.receive(wait_ms, self._answer)
+
+    def _answer(self, received: Received) -> None:
+        handler = self._handlers.get(received.kind)
+        try:
+            if handler is None:
+                raise Unverified(f"there is no request of kind '{received.kind}'")
+            kind, reply, bodies = handler(received)
+        except PrivflError as error:
+            log.warning("refused %s: %s", received.kind, error)
+            kind, reply, bodies = "refused", Refusal(str(error)[:2000]), []
+        self._post.send(received.sender, kind, reply.encode(), reply_to=received.id, bodies=bodies)
+
+    def _saved(self) -> None:
+        self._store.save(self.machine.dump())
+
+    def _open_epoch(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        advert = self.machine.advertise(OpenEpoch.decode(received.payload).epoch)
+        self._saved()
+        return "advert", advert, []
+
+    def _adverts(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        out, excluded = self.machine.contribute(Adverts.decode(received.payload).adverts)
+        for peer, why in excluded:
+            log.warning("epoch: leaving out %s: %s", peer.hex()[:8], why)
+        self._saved()
+        return "contributions", Contributions(out), []
+
+    def _contributions(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        out, excluded = self.machine.confirm(Contributions.decode(received.payload).contributions)
+        for peer, why in excluded:
+            log.warning("epoch: no pair key with %s: %s", peer.hex()[:8], why)
+        self._saved()
+        return "confirmations", out, []
+
+    def _record(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        joining = Joining.decode(received.payload)
+        self.machine.join(joining.record, joining.confirmations, now=self._clock.now())
+        self._saved()
+        return "joined", OpenEpoch(joining.record.scope.epoch), []
+
+    def _announce(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        invitation = Invitation.decode(received.payload)
+        a, now = invitation.announcement, self._clock.now()
+        repeated = self._repeat(a)
+        if repeated is not None:
+            return repeated
+        task = self._check(invitation, now)
+        cost = self.terms.price(self.party.roster, a, task)
+        head = self.account.reserve(a.h0, cost)
+        self._checkpoint("reserved", a.round)
+        self.machine.accept(a, now=now, ledger_head=head)
+        self._saved()
+        self._checkpoint("accepted", a.round)
+        vector = task.upload(invitation.inputs, self.bound, self._entropy)
+        out = self.machine.upload(a, vector, now=self._clock.now())
+        del vector
+        self._checkpoint("computed", a.round)
+        self._store.save_outbox(self.machine.dump(), out.message.encode(), out.body)
+        self._checkpoint("stored", a.round)
+        return "upload", out.message, [out.body]
+
+    def _repeat(self, a: Announcement) -> tuple[str, Record, list[bytes]] | None:
+        """The stored upload of this very slot, if there is one: repeats send identical bytes."""
+        stored = self._store.outbox()
+        if stored is None:
+            return None
+        message = Upload.decode(stored[0])
+        if message.header.h0 != a.h0:
+            return None
+        self.machine.check_resend(message)
+        return "upload", message, [stored[1]]
+
+    def _check(self, invitation: Invitation, now: int) -> Task:
+        """Everything that may cause a refusal, before anything is charged; only public things decide."""
+        a = invitation.announcement
+        self.machine.examine(a, now=now)
+        if inputs_hash(invitation.inputs) != a.inputs:
+            raise Unverified("the model is not the one that the announcement names")
+        task = self._tasks.get(a.task)
+        if task is None:
+            task = Task.from_descriptor(invitation.task)
+            self._tasks = {task.id: task}
+        task.read_model(invitation.inputs)
+        try:
+            task.check(self.bound)
+        except DataError as error:
+            # the operator reads the reason here; the coordinator learns only that the schema is another
+            log.warning("the task does not fit the bound data: %s", error)
+            raise Theirs("the task is made for another schema than the one this site's data is bound to") from None
+        return task
+
+    def _vote(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        vote = self.machine.vote(Ask.decode(received.payload), now=self._clock.now())
+        self._saved()
+        return "vote", vote, []
+
+    def _abort(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        vote = self.machine.vote_abort(Announcement.decode(received.payload))
+        self._saved()
+        return "vote", vote, []
+
+    def _release(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        release = self.machine.release(Ask.decode(received.payload), now=self._clock.now())
+        self._saved()
+        return "release", release, []
+
+    def __repr__(self) -> str:
+        return f"SiteNode({self.party!r})"

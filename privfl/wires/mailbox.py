@@ -1,0 +1,45 @@
+"""The mailbox contract: at-least-once, unordered, delayed, possibly tampered with.
+
+A mailbox moves bytes and knows no secret. Receivers are idempotent, acknowledge only what is durable,
+and verify everything; the first write of a body wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+__all__ = ["Delivery", "Mailbox"]
+
+
+class Delivery(Protocol):
+    """One received message; it comes again unless it is acknowledged."""
+
+    @property
+    def data(self) -> bytes:
+        """The envelope's bytes, unverified."""
+        ...
+
+    def acknowledge(self) -> None:
+        """Say that the message's effect is durable; it is not delivered again."""
+        ...
+
+
+class Mailbox(Protocol):
+    """One participant's end of a wire."""
+
+    def send(self, recipient: bytes, data: bytes) -> None:
+        """Put an envelope's bytes into ``recipient``'s box; raises WireError if it cannot be carried."""
+        ...
+
+    def receive(self, wait_ms: int) -> Sequence[Delivery]:
+        """Return what has arrived, waiting up to ``wait_ms`` if nothing has; an empty list means nothing came."""
+        ...
+
+    def put_body(self, sha256: bytes, data: bytes | memoryview) -> None:
+        """Store a body under its hash; a second write of the same name changes nothing."""
+        ...
+
+    def get_body(self, sha256: bytes) -> bytes:
+        """Read a body; raises WireError if it is not there."""
+        ...
