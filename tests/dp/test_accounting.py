@@ -62,6 +62,7 @@ def test_the_admissible_mu_is_admissible(epsilon: float, delta: float) -> None:
     """The μ granted for (ε, δ) keeps the promise in 80 digits, and a hair more would break it."""
     mu = mu_of_epsilon(epsilon, delta)
     assert exact_delta(epsilon, mu) <= delta
+    assert delta_of(epsilon, mu) <= delta
     if mu > 1e-6:  # below, the bounded error of float64 is no longer a millionth
         assert exact_delta(epsilon, mu * (1 + 1e-6)) > delta
 

@@ -21,6 +21,7 @@ from privfl.dp import (
     mu_for_budget,
 )
 from privfl.dp.accounting import root_up
+from privfl.dp.subsampled import _least_mu
 from privfl.errors import Misuse
 
 # q, z, T, δ, ε by RDP, ε by PLD, ε by the rule (upper figure, met within 1 %)
@@ -68,6 +69,18 @@ def test_the_curve_covers_the_loss_distribution_between_grid_points() -> None:
             break
     else:
         pytest.fail("the bound is loose everywhere: a smaller mu would have done")
+
+
+def test_between_grid_points_the_worst_is_assumed() -> None:
+    """On a coarse grid a loss that stays high until the next point is still covered, right up to that point."""
+    epsilons, deltas = np.array([0.0, 0.5, 1.0, 1.5]), np.array([0.4, 0.2, 0.05, 0.0])
+    mu = _least_mu(epsilons, deltas, 1e-7)
+    for i in range(3):
+        covered = 1e-7 + (1 - 1e-7) * delta_of(float(epsilons[i + 1]), mu)
+        assert covered >= deltas[i]
+    assert _least_mu(epsilons, np.zeros(4), 1e-7) == 0.0
+    with pytest.raises(Misuse, match="cut before"):
+        _least_mu(epsilons, deltas + 0.01, 1e-7)
 
 
 def test_full_batches_need_no_conversion() -> None:
