@@ -125,8 +125,8 @@ def check_bounds(
     sites, size = len(site_ids), len(committee) or len(site_ids)
     if assumption != (NO_SITE_COLLUDES if corrupt == 0 else ""):
         raise Misuse(f"c = 0 is asked for by name, corrupt_bound={NO_SITE_COLLUDES!r}, and by nothing else")
-    if corrupt + 2 > sites:
-        raise Misuse(f"{corrupt} corrupt of {sites} sites leaves fewer than two honest ones; enrol more or lower c")
+    if not 0 <= corrupt <= sites - 2:
+        raise Misuse(f"c = {corrupt} of {sites} sites leaves fewer than two honest ones; enrol more or correct c")
     if bool(committee) != (sites > EVERYONE_SITS):
         raise Misuse(
             f"up to {EVERYONE_SITS} sites all sit in the committee, which stays empty in the roster; "

@@ -204,6 +204,14 @@ def test_rotation_without_proof_is_refused(book: RosterBook, federation: Any, en
     )
 
 
+def test_a_proof_is_for_one_name(book: RosterBook, federation: Any, entropy: Any) -> None:
+    """A key that rotated as site 0 cannot be listed as somebody new on the strength of that proof."""
+    after, proof = federation.sites[0].rotate(entropy, 5)
+    members = [*federation.first.members, Member("fresh face", after.verify_key.raw, ("site",))]
+    second = federation.step(federation.first, members=members, revoke=[federation.sites[0].site_id])
+    refuses(book, federation.signed(replace(second, rotations=(proof,))), match="not carried out")
+
+
 def test_names_stay_with_their_keys_over_gaps(book: RosterBook, federation: Any, entropy: Any) -> None:
     """A site that left or was revoked leaves its name behind; a stranger cannot take it up later."""
     second = federation.step(federation.first, revoke=[federation.sites[0].site_id])

@@ -110,6 +110,10 @@ def test_one_sided_rotations_are_refused(entropy: Any) -> None:
         replace(proof, new_key=b"\x01" + bytes(31)),
         replace(proof, old_key=bytes(32)),
     ]
+    raw = SITE.verify_key.raw
+    parts = (SITE.name, raw, raw, 5)
+    signed = SITE.key.sign(Label.ROTATION_OLD, *parts), SITE.key.sign(Label.ROTATION_NEW, *parts)
+    claims.append(Rotation(SITE.name, raw, raw, 5, *signed))  # both signatures hold, but nothing changes
     for claim in claims:
         with pytest.raises(Unverified):
             claim.verify()

@@ -126,6 +126,10 @@ def test_wrong_passphrases_say_what_to_do(store: FileKeyStore, path: Path) -> No
     accented = path.parent / "accented"
     FileKeyStore.create(accented, "caf\u00e9 caf\u00e9 caf\u00e9", cost=INSECURE_TEST_COST)
     FileKeyStore.open(accented, "cafe\u0301 cafe\u0301 cafe\u0301")
+    folded = path.parent / "folded"
+    FileKeyStore.create(folded, "\ufb01ve quick foxes", cost=INSECURE_TEST_COST)
+    with pytest.raises(KeyStoreError):  # compatibility folding would make other passphrases equal
+        FileKeyStore.open(folded, "five quick foxes")
 
 
 def test_short_passphrases_are_refused(path: Path) -> None:
