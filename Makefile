@@ -32,7 +32,7 @@ $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.test
 	@touch $@
 
 demo: $(VENV)/.core
-	$(BIN)/privfl demo $(ARGS)
+	$(BIN)/privfl demo --dir demo-out $(ARGS)
 
 env: $(VENV)/.test
 

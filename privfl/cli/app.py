@@ -1,0 +1,65 @@
+"""The ``privfl`` command and how its failures end.
+
+Exit codes: 0 done · 2 wrong call or input · 3 something does not verify · 4 wire · 5 refused by policy or
+budget · 6 round aborted · 130 interrupted · 1 anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import privfl
+from privfl.cli import demo, transcript
+from privfl.errors import PrivflError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="privfl",
+    help="Privacy-hardened federated learning. Start with: privfl demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("demo")(demo.demo)
+app.add_typer(transcript.app, name="transcript")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"privfl {privfl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Privacy-hardened federated learning. Start with: privfl demo"""
+
+
+def main() -> None:
+    """Entry point: run the command; a mistake is one screen on standard error, never a traceback."""
+    console = Console(stderr=True)
+    try:
+        app()
+    except PrivflError as error:
+        console.print(f"[red]privfl:[/red] {type(error).__name__}: ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.print("\nprivfl: interrupted; nothing more was sent, and what was uploaded stays charged")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        console.print(f"privfl: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
+        sys.exit(2)
