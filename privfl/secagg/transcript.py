@@ -53,7 +53,9 @@ class OpenedSum(Record):
     values: bytes  # int64, little-endian
 
     def array(self) -> npt.NDArray[np.int64]:
-        """The sum, int64."""
+        """The sum, int64; raises Malformed if the bytes are not whole integers."""
+        if len(self.values) % 8:
+            raise Malformed("an opened sum does not hold whole 64-bit integers; fetch it again")
         return np.frombuffer(self.values, "<i8").astype(np.int64)
 
     def commitment(self, h0: bytes, survivors: bytes) -> bytes:
