@@ -24,7 +24,7 @@ from privfl_keys.errors import Malformed, Misuse
 
 __all__ = ["Bounds", "Bytes32", "Bytes64", "Record", "Uint32", "Uint64", "Value", "decode", "encode"]
 
-Value: TypeAlias = "None | bool | int | bytes | str | tuple[Value, ...]"
+Value: TypeAlias = "bool | int | bytes | str | tuple[Value, ...] | None"
 
 MAX_DEPTH = 12
 MAX_INT_BYTES = 64
@@ -57,7 +57,10 @@ def _encode(value: object, out: list[bytes], depth: int) -> None:
             raise Misuse(f"an integer of {size} bytes has no encoding (at most {MAX_INT_BYTES})")
         out.append(tag + bytes((size,)) + magnitude.to_bytes(size, "big"))
     elif isinstance(value, str):
-        raw = value.encode("utf-8")
+        try:
+            raw = value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise Misuse("text with lone surrogates has no encoding; remove them") from None
         out.append(b"s" + len(raw).to_bytes(4, "big") + raw)
     elif isinstance(value, tuple):
         if depth >= MAX_DEPTH:

@@ -28,9 +28,7 @@ def read_authority(given: str | None, beside: Path) -> tuple[VerifyKey, bool]:
     if given is None:
         source = beside / "authority.pub"
         if not source.is_file():
-            raise Misuse(
-                f"there is no authority.pub in {beside}; give the federation's authority key with --authority HEX_OR_FILE"
-            )
+            raise Misuse(f"there is no authority.pub in {beside}; give the federation's authority key with --authority")
         text = source.read_text(encoding="ascii", errors="replace")
     else:
         path = Path(given)
