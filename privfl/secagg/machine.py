@@ -33,6 +33,7 @@ from privfl.secagg.messages import (
     Upload,
     Vote,
     join,
+    split,
 )
 from privfl.secagg.party import Equivocation, Party, Rules, SecretRecord
 from privfl.secagg.record import build_record
@@ -124,7 +125,8 @@ class SiteMachine:
     ) -> tuple[epochs.Excluded, ...]:
         """Accept the record; slots of earlier epochs are over, their ballots forgotten."""
         moved, excluded = epochs.join_epoch(self.party, self._epoch(), record, confirmations, now)
-        fresh = replace(site.fresh_slot_state(), heads=self._state.slot.heads, answered=self._state.slot.answered)
+        old = self._state.slot
+        fresh = replace(site.fresh_slot_state(), heads=old.heads, answered=old.answered, censored=old.censored)
         self._state = SiteState(self._state.last_epoch, moved, fresh, committee.fresh_member_state())
         return excluded
 
@@ -161,8 +163,14 @@ class SiteMachine:
     def vote(self, ask: Ask, *, now: int) -> Vote:
         """S2; store the dump before sending."""
         moved, out = committee.vote(self.party, self.rules, self._epoch(), self._state.member, ask, now=now)
-        self._state = replace(self._state, member=moved)
+        slot = site.note_survivors(self._state.slot, self.party.id, ask.announcement, ask.headers)
+        self._state = replace(self._state, member=moved, slot=slot)
         return out
+
+    @property
+    def censored(self) -> tuple[bytes, ...]:
+        """H0 of slots in which this site uploaded and was then, as a member, shown a survivor set without it."""
+        return split(self._state.slot.censored)
 
     def vote_abort(self, announcement: Announcement) -> Vote:
         """S2, against opening anything; store the dump before sending."""

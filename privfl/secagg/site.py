@@ -62,6 +62,7 @@ class SlotState(SecretRecord):
     rounds: int  # accepted in this epoch
     answered: bytes  # hashes of questions, in a policy without noise
     retry: bytes = b""  # what a certified retry of this round may repeat, see _repeatable
+    censored: bytes = b""  # H0 of slots where it uploaded and was shown a survivor set without it
 
 
 class Outgoing(NamedTuple):
@@ -335,6 +336,14 @@ def check_resend(state: SlotState, message: Upload) -> None:
     advance(SITE_SLOT, state.stage, "resend")
     if upload_hash(message) != state.outbox:
         raise Refused("these are not the bytes that this site uploaded in its last slot; they are not sent")
+
+
+def note_survivors(state: SlotState, own: bytes, announcement: Announcement, headers: Sequence[Header]) -> SlotState:
+    """Record a survivor set that leaves out this site's upload: it came late, or the coordinator hides it."""
+    left_out = state.h0 == announcement.h0 and state.outbox and all(header.site != own for header in headers)
+    if not left_out or state.h0 in split(state.censored):
+        return state
+    return replace(state, censored=(state.censored + state.h0)[-32 * KEPT_HEADS :])
 
 
 def restart(state: SlotState) -> SlotState:
