@@ -81,6 +81,16 @@ class Spec(Declared, ABC):
         if complaints:
             raise DataError(f"{schema!r} does not fit the task: " + "; ".join(complaints))
 
+    def __repr__(self) -> str:
+        changed = (
+            f"{name}={getattr(self, name)!r}"
+            for name, field in type(self).model_fields.items()
+            if name != "kind" and getattr(self, name) != field.default
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    __str__ = __repr__
+
     @abstractmethod
     def _label_kinds(self) -> tuple[type[Category] | type[Numeric], ...]: ...
 
@@ -130,7 +140,7 @@ class _Glm(Spec):
     beta: Share = 0.5
     average: Annotated[float, Field(ge=0, le=1)] = 0.5
     feature_bits: Annotated[int, Field(ge=1, le=24)] = 8
-    residual_bits: Annotated[int, Field(ge=1, le=24)] = 10
+    residual_bits: Annotated[int, Field(ge=1, le=24)] = 12
 
     def _steps(self, schema: Schema) -> float:
         """How far a run may go at full signal, in steps of clip-normalised gradients."""
