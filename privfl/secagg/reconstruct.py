@@ -211,7 +211,7 @@ class _Judge:
     ) -> None:
         self.layout, self.releases, self.key, self.proofs_of = layout, releases, key, proofs_of
         self.blames: list[Blame] = []
-        self._proofs: dict[bytes, tuple[bytes, ...]] = {}
+        self._proofs: dict[bytes, tuple[bytes, tuple[bytes, ...]] | None] = {}
         self._verdicts: dict[tuple[bytes, int], bool] = {}
 
     def recover(self, dealer: int, at: int) -> bytes | None:
@@ -219,6 +219,7 @@ class _Judge:
         valid = [opened for opened in self.releases if opened.present[dealer] and self._on_root(opened, dealer)]
         threshold = self.layout.announcement.threshold
         if len(valid) < threshold:
+            self.blame_complaints()
             raise TooFewShares(
                 f"only {len(valid)} valid shares of the {threshold} needed for one seed; waiting for more members",
                 tuple(self.blames),
@@ -231,28 +232,33 @@ class _Judge:
     def _on_root(self, opened: OpenedRelease, dealer: int) -> bool:
         known = self._verdicts.get((opened.member, dealer))
         if known is None:
-            try:
-                check_rows(self.layout, opened, dealer, self._proof(opened)[dealer])
-                known = True
-            except (Theirs, IndexError) as error:
-                known = False
-                self._blame_member(opened, dealer, str(error))
+            told = self._proof(opened)
+            # proofs that are not what the member signed may have been damaged on the way: an erasure, no lie
+            known = told is not None
+            if told is not None:
+                plain, proofs = told
+                try:
+                    check_rows(self.layout, opened, dealer, proofs[dealer])
+                except (Theirs, IndexError) as error:
+                    known = False
+                    self._blame_member(opened, dealer, plain, str(error))
             self._verdicts[opened.member, dealer] = known
         return known
 
-    def _proof(self, opened: OpenedRelease) -> tuple[bytes, ...]:
+    def _proof(self, opened: OpenedRelease) -> tuple[bytes, tuple[bytes, ...]] | None:
         if opened.member not in self._proofs:
             message, a = self.proofs_of(opened.member), self.layout.announcement
             info = (a.h0, message.survivors, opened.member, "proofs")
-            self._proofs[opened.member] = read_proofs(self.key, message, info)
+            plain = open_proofs(self.key, message, info)
+            self._proofs[opened.member] = None if plain is None else (plain, read_proofs(plain))
         return self._proofs[opened.member]
 
-    def _blame_member(self, opened: OpenedRelease, dealer: int, why: str) -> None:
+    def _blame_member(self, opened: OpenedRelease, dealer: int, proofs: bytes, why: str) -> None:
         header = self.layout.headers[dealer]
         if any(blame.kind == "member" and blame.sites == (opened.member,) for blame in self.blames):
             return
         reason = f"released a share that is not under the root of dealer {header.site.hex()[:8]}: {why}"
-        evidence = (header.encode(), opened.message.encode(), opened.plain)
+        evidence = (header.encode(), opened.message.encode(), opened.plain, proofs)
         self.blames.append(Blame("member", (opened.member,), reason, evidence))
 
     def blame_dealer(self, dealer: int, reason: str) -> None:
@@ -269,16 +275,22 @@ class _Judge:
             self.blame_dealer(int(dealer), f"{int(absent[dealer])} members could not open its blob")
 
 
-def read_proofs(key: SealingKey, message: Release, info: Sequence[object]) -> tuple[bytes, ...]:
-    """Open the proof part of a release: one concatenated multiproof per survivor; empty if unreadable."""
+def open_proofs(key: SealingKey, message: Release, info: Sequence[object]) -> bytes | None:
+    """Open the proof part of a release; None if it is not the part whose hash the member signed."""
     try:
         plain = key.open(message.sealed_proofs, Label.RELEASE_SEAL, *info)
+    except Theirs:
+        return None
+    return plain if hashlib.sha256(plain).digest() == message.proofs_hash else None
+
+
+def read_proofs(plain: bytes) -> tuple[bytes, ...]:
+    """One concatenated multiproof per survivor; empty if the member signed something else."""
+    try:
         value = decode(plain)
     except Theirs:
         return ()
-    if hashlib.sha256(plain).digest() != message.proofs_hash or not isinstance(value, tuple):
-        return ()
-    return tuple(item if isinstance(item, bytes) else b"" for item in value)
+    return tuple(item if isinstance(item, bytes) else b"" for item in value) if isinstance(value, tuple) else ()
 
 
 def check_rows(layout: Layout, opened: OpenedRelease, dealer: int, proof: bytes) -> None:

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from privfl_keys import Label, SealingPublicKey
 
 from privfl.codec import decode, encode
-from privfl.secagg import ABORT, Announcement, Ask, Header, Release, Upload, Vote
+from privfl.secagg import ABORT, Announcement, Ask, Header, Release, Upload, Vote, merkle
 from privfl.secagg import coordinator as coordinator_slot
-from privfl.secagg import merkle
 from privfl.secagg.messages import survivors_hash
 from privfl.secagg.shamir import LIMBS
 from privfl.secagg.site import blob_hash, blob_info

@@ -99,7 +99,7 @@ def test_attack_36_two_live_members_give_two_votes_as_evidence_and_no_second_cer
     h = opened_epoch()
     twin = h.ids[0]
     announcement = h.coordinator.announce(h.plan(), (1, 0))
-    for site, out in take(h, announcement, h.ids).items():
+    for out in take(h, announcement, h.ids).values():
         h.coordinator.receive(out.message, out.body)
     copy = SiteMachine.load(h.party(twin), h.rules, h.entropy, h.sites[twin].dump(), restarted=True)
     h.coordinator.close()
