@@ -6,13 +6,12 @@ ask for a linear model of scikit-learn and for nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-import io
 import json
 import os
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +30,7 @@ __all__ = ["EstimatorRef", "fitted", "folded", "load_model", "save_model"]
 Floats = npt.NDArray[np.float64]
 
 _ROOMS = ("sklearn.linear_model", "sklearn.svm", "sklearn.discriminant_analysis")
-_FORMAT = "privfl-model/1"
+_FORMAT = "privfl model 1"
 
 
 class EstimatorRef(Declared):
@@ -167,7 +166,7 @@ def folded(coef: Floats, intercept: Floats, center: Floats, scale: Floats) -> tu
 
 
 def save_model(model: Any, path: str | Path) -> Path:
-    """Write a fitted linear estimator as a plain ``.npz`` of numbers and a JSON header; replaces atomically.
+    """Write a fitted linear estimator as JSON: its name, parameters and numbers, with a checksum; replaces atomically.
 
     Raises:
         Misuse: not a fitted linear estimator of scikit-learn, or the folder cannot be written.
@@ -175,24 +174,30 @@ def save_model(model: Any, path: str | Path) -> Path:
     reference = EstimatorRef.of(model)
     if not hasattr(model, "coef_"):
         raise Misuse("the model is not fitted; there is nothing to save")
-    classes = model.classes_.tolist() if hasattr(model, "classes_") else None
-    names = [str(name) for name in getattr(model, "feature_names_in_", [])]
-    header = {"format": _FORMAT, "path": reference.path, "params": reference.params, "classes": classes, "names": names}
-    body = io.BytesIO()
-    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
-    np.savez(
-        body,
-        allow_pickle=False,
-        header=text,
-        coef=np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)),
-        intercept=np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64)),
-    )
+    body = {
+        "format": _FORMAT,
+        "path": reference.path,
+        "params": reference.params,
+        "classes": model.classes_.tolist() if hasattr(model, "classes_") else None,
+        "names": [str(name) for name in getattr(model, "feature_names_in_", [])],
+        # Python prints the shortest text that reads back to the same float64
+        "coef": np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)).tolist(),
+        "intercept": np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64)).tolist(),
+    }
+    try:
+        text = json.dumps({**body, "sha256": _checksum(body)}, sort_keys=True, allow_nan=False)
+    except (ValueError, TypeError):
+        raise Misuse("the model has numbers that are not finite, or classes that are not plain values") from None
     target = Path(path)
     try:
-        _replace(target, body.getvalue())
+        _replace(target, text.encode())
     except OSError as error:
         raise Misuse(f"cannot write the model to {target}: {error.strerror}") from None
     return target
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(body).encode()).hexdigest()
 
 
 def _replace(target: Path, data: bytes) -> None:
@@ -220,23 +225,22 @@ def load_model(path: str | Path) -> Any:
     except OSError as error:
         raise Misuse(f"cannot read the model {path}: {error.strerror}") from None
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            parts = {name: file[name] for name in ("header", "coef", "intercept")}
-        header = json.loads(parts["header"].tobytes())
-        if header["format"] != _FORMAT:
-            raise ValueError(header["format"])
-        reference = EstimatorRef(path=header["path"], params=header["params"])
-        coef, intercept = _numbers(parts["coef"]), _numbers(parts["intercept"])
-        names = header["names"] or [f"x{place}" for place in range(coef.shape[1])]
-        model = fitted(reference, coef, intercept, header["classes"], names)
-        if not header["names"]:
+        body = json.loads(data)
+        if body.pop("sha256") != _checksum(body) or body["format"] != _FORMAT:
+            raise ValueError("checksum or format")
+        reference = EstimatorRef(path=body["path"], params=body["params"])
+        coef, intercept = _numbers(body["coef"], 2), _numbers(body["intercept"], 1)
+        names = body["names"] or [f"x{place}" for place in range(coef.shape[1])]
+        model = fitted(reference, coef, intercept, body["classes"], names)
+        if not body["names"]:
             del model.feature_names_in_
-    except (ValueError, KeyError, TypeError, IndexError, EOFError, OSError, zipfile.BadZipFile, Misuse):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, Misuse):
         raise Malformed(f"{path} is not a model that save_model wrote, or it is damaged; save it again") from None
     return model
 
 
-def _numbers(array: npt.NDArray[Any]) -> Floats:
-    if array.dtype != np.float64 or not np.isfinite(array).all():
-        raise ValueError("not finite float64")
+def _numbers(listed: Any, dimensions: int) -> Floats:
+    array = np.array(listed, dtype=np.float64)
+    if array.ndim != dimensions or not array.size or not np.isfinite(array).all():
+        raise ValueError("not finite numbers")
     return array
