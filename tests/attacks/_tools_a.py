@@ -5,7 +5,6 @@ Nothing here re-implements a check: messages are built by the real machines, cha
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +19,7 @@ from privfl.ring import to_words, unpack
 from privfl.secagg import ABORT, Rules, SiteMachine
 from privfl.secagg.machine import SiteState
 from privfl.secagg.masks import apply_masks
-from privfl.secagg.messages import Announcement, Ask, Header, Release, Vote, join, survivors_hash
+from privfl.secagg.messages import Announcement, Ask, Header, Release, Vote, survivors_hash
 from privfl.secagg.reconstruct import Layout, OpenedRelease, open_release
 from privfl.secagg.site import Outgoing
 from privfl.secagg.slot import mask_key, ring_of
@@ -188,17 +187,23 @@ def uniform(words: npt.NDArray[Any], bits: int) -> bool:
     return all(UNIFORM[0] < chi_square(words, bits, shift) < UNIFORM[1] for shift in shifts)
 
 
-def unchanged(
-    machine: Any, error: type[PrivflError] | tuple[type[PrivflError], ...], call: Callable[[], Any], match: str = ""
-) -> str:
-    """``call`` raises, and the machine's durable state is the same as before; returns the message."""
+def refused(
+    machine: Any,
+    error: type[PrivflError] | tuple[type[PrivflError], ...],
+    match: str | None,
+    call: Callable[..., Any],
+    *args: Any,
+    **kwargs: Any,
+) -> PrivflError:
+    """``call`` raises, and the machine's durable state is the same as before; returns the error."""
     before = machine.dump()
     with pytest.raises(error, match=match) as caught:
-        call()
+        call(*args, **kwargs)
     assert machine.dump() == before
-    return "".join(traceback.format_exception_only(caught.value))
+    return caught.value
 
 
-def cohort_bytes(sites: Iterable[bytes]) -> bytes:
-    """Ids as an announcement carries them, in the order given."""
-    return join(sites)
+def turned_away(h: Harness, site: bytes, a: Announcement, error: type[PrivflError], match: str | None) -> None:
+    """``site`` does not accept ``a``; nothing is recorded and nothing sent."""
+    machine = h.sites[site]
+    refused(machine, error, match, machine.accept, a, now=NOW, ledger_head=LEDGER)
