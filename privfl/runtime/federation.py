@@ -20,7 +20,7 @@ from privfl_keys import Member, Roster, SigningKey
 from privfl.clock import Clock, SystemClock
 from privfl.dp import Trust
 from privfl.entropy import SYSTEM, Entropy
-from privfl.errors import DataError, Misuse, RoundAborted
+from privfl.errors import DataError, Misuse, Refused, RoundAborted
 from privfl.learn import BoundData, Schema, Spec, Task, TaskState
 from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf, RoundResult
 from privfl.runtime.fit import Fit, PrivacyReport, Transcripts
@@ -42,7 +42,7 @@ Observer = Callable[[int, RoundResult, Mapping[str, bytes]], None]
 
 @dataclass(frozen=True)
 class Kill:
-    """End a site's process in the middle of a round; it restarts from its store before the next.
+    """End a site's process in the middle of a round; it restarts from its store before the next attempt.
 
     ``at`` is where: after its budget is ``reserved``, the slot ``accepted``, the vector ``computed``, or
     the upload ``stored`` but not sent.
@@ -251,7 +251,9 @@ class Federation:
 
     def _start(self, site: _Site, terms: Terms) -> None:
         def checkpoint(name: str, round_: int) -> None:
-            if any(kill == Kill(site.name, round_, name) for kill in self._kills):  # type: ignore[arg-type]
+            kill = Kill(site.name, round_, name)  # type: ignore[arg-type]
+            if kill in self._kills:
+                self._kills.remove(kill)  # a process dies once; what it does after its restart is another matter
                 raise _Killed
 
         party = Party(site.key, self.roster)
@@ -349,11 +351,11 @@ class _Run:
         state = task.initial_state()
         stopped: str | None = None
         while stopped is None:
-            if state.round % EPOCH_ROUNDS == 0:
-                self._open_epoch()
             try:
+                if state.round % EPOCH_ROUNDS == 0:
+                    self._open_epoch()
                 state = self._round(state, bar)
-            except RoundAborted as error:
+            except (RoundAborted, Refused) as error:
                 if not self.transcripts:
                     raise
                 stopped = f"stopped early: {error}"
@@ -382,11 +384,11 @@ class _Run:
 
     def _round(self, state: TaskState, bar: TrainingProgress | None) -> TaskState:
         fed, task, number = self.fed, self.task, state.round + 1
-        fed._revive(self.terms)
         left = min(self.attempts, task.uploads - self.charged)
 
         def counted(attempt: int) -> None:
             self.charged += 1
+            fed._revive(self.terms)
 
         result = fed._coordinator.run_round(
             task,

@@ -14,6 +14,7 @@ from privfl_keys import Label, digest
 
 from privfl.clock import Clock
 from privfl.codec import Record
+from privfl.dp import LocalReport
 from privfl.entropy import Entropy
 from privfl.errors import DataError, PrivflError, Theirs, Unverified
 from privfl.learn import BoundData, Task
@@ -26,6 +27,7 @@ from privfl.wires import Mailbox
 __all__ = ["MemorySiteStore", "SiteNode", "SiteStore", "inputs_hash"]
 
 log = logging.getLogger("privfl.site")
+KEPT_REPLIES = 8
 
 
 def inputs_hash(inputs: bytes) -> bytes:
@@ -81,6 +83,7 @@ class SiteNode:
     """One site: its machine, data, terms and account behind a mailbox.
 
     ``checkpoint`` is called by name after each step of a slot; tests and the demo crash a site there.
+    ``report`` counts what was odd about the rows, for the operator of this site alone.
     """
 
     def __init__(
@@ -105,7 +108,9 @@ class SiteNode:
             else SiteMachine.load(party, rules, entropy, dump, restarted=True)
         )
         self._post = Post(party, mailbox, entropy, peer_role="coordinator")
+        self.report = LocalReport()
         self._tasks: dict[bytes, Task] = {}
+        self._replies: dict[bytes, tuple[str, bytes]] = {}
         self._handlers: dict[str, Callable[[Received], tuple[str, Record, list[bytes]]]] = {
             "open-epoch": self._open_epoch,
             "adverts": self._adverts,
@@ -122,6 +127,10 @@ class SiteNode:
         return self._post.receive(wait_ms, self._answer)
 
     def _answer(self, received: Received) -> None:
+        known = self._replies.get(received.id)
+        if known is not None:  # delivered twice: the same answer, or the second would contradict the first
+            self._post.send(received.sender, *known, reply_to=received.id)
+            return
         handler = self._handlers.get(received.kind)
         try:
             if handler is None:
@@ -130,7 +139,12 @@ class SiteNode:
         except PrivflError as error:
             log.warning("refused %s: %s", received.kind, error)
             kind, reply, bodies = "refused", Refusal(str(error)[:2000]), []
-        self._post.send(received.sender, kind, reply.encode(), reply_to=received.id, bodies=bodies)
+        payload = reply.encode()
+        if not bodies:  # an upload lies in the outbox
+            self._replies[received.id] = (kind, payload)
+            if len(self._replies) > KEPT_REPLIES:
+                del self._replies[next(iter(self._replies))]
+        self._post.send(received.sender, kind, payload, reply_to=received.id, bodies=bodies)
 
     def _saved(self) -> None:
         self._store.save(self.machine.dump())
@@ -173,7 +187,7 @@ class SiteNode:
         self.machine.accept(a, now=now, ledger_head=head)
         self._saved()
         self._checkpoint("accepted", a.round)
-        vector = task.upload(invitation.inputs, self.bound, self._entropy)
+        vector = task.upload(invitation.inputs, self.bound, self._entropy, report=self.report)
         out = self.machine.upload(a, vector, now=self._clock.now())
         del vector
         self._checkpoint("computed", a.round)

@@ -25,7 +25,6 @@ class Faults:
 
 @dataclass
 class _Held:
-    box: deque[bytes]
     data: bytes
     done: bool = False
 
@@ -43,6 +42,7 @@ class MemoryWire:
         self._faults = faults or Faults()
         self._chance = random.Random(self._faults.seed)  # noqa: S311 - faults in tests, no secret
         self._boxes: dict[bytes, deque[bytes]] = {}
+        self._held: dict[bytes, list[_Held]] = {}
         self._bodies: dict[bytes, bytes] = {}
         self.work: Callable[[], None] = lambda: None
         self.sent_bytes: dict[bytes, int] = {}
@@ -84,9 +84,15 @@ class MemoryWire:
             raise WireError("a body is not on the wire (yet); ask its sender to repeat it") from None
 
     def take(self, own: bytes) -> list[_Held]:
-        """What waits in a box."""
+        """What waits in a box: what was delivered and not acknowledged, then what is new.
+
+        The box and not its reader remembers, so that whoever opens it after a crash finds what was in work.
+        """
         box = self._boxes.setdefault(own, deque())
-        return [_Held(box, box.popleft()) for _ in range(len(box))]
+        again = [held for held in self._held.get(own, ()) if not held.done]
+        found = again + [_Held(box.popleft()) for _ in range(len(box))]
+        self._held[own] = found
+        return list(found)
 
 
 class MemoryMailbox:
@@ -94,7 +100,6 @@ class MemoryMailbox:
 
     def __init__(self, wire: MemoryWire, own: bytes) -> None:
         self._wire, self._own = wire, own
-        self._unacknowledged: list[_Held] = []
 
     def send(self, recipient: bytes, data: bytes) -> None:
         """See the contract."""
@@ -102,12 +107,10 @@ class MemoryMailbox:
 
     def receive(self, wait_ms: int) -> list[_Held]:
         """See the contract; with nothing there and time to wait, the other participants work once."""
-        again = [held for held in self._unacknowledged if not held.done]
-        found = again + self._wire.take(self._own)
+        found = self._wire.take(self._own)
         if not found and wait_ms > 0:
             self._wire.work()
             found = self._wire.take(self._own)
-        self._unacknowledged = found
         return found
 
     def put_body(self, sha256: bytes, data: bytes | memoryview) -> None:
