@@ -1,5 +1,18 @@
 """The command line: arguments in, tables and progress out; every failure a message and an exit code."""
 
-from privfl.cli.app import main
+from __future__ import annotations
+
+import sys
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point of the ``privfl`` command."""
+    try:
+        from privfl.cli.app import run  # noqa: PLC0415 - an interrupt while this loads is an interrupt as well
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nprivfl: interrupted; nothing more was sent, and what was uploaded stays charged\n")
+        sys.exit(130)

@@ -16,7 +16,7 @@ import privfl
 from privfl.cli import demo, transcript
 from privfl.errors import PrivflError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run"]
 
 app = typer.Typer(
     name="privfl",
@@ -45,8 +45,8 @@ def _root(
     """Privacy-hardened federated learning. Start with: privfl demo"""
 
 
-def main() -> None:
-    """Entry point: run the command; a mistake is one screen on standard error, never a traceback."""
+def run() -> None:
+    """Run the command; a mistake is one screen on standard error, never a traceback."""
     console = Console(stderr=True)
     try:
         app()
@@ -54,12 +54,21 @@ def main() -> None:
         console.print(f"[red]privfl:[/red] {type(error).__name__}: ", end="")
         console.print(str(error), markup=False, highlight=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.print("\nprivfl: interrupted; nothing more was sent, and what was uploaded stays charged")
-        sys.exit(130)
+    except SystemExit as ending:
+        if _interrupted(ending):  # typer ends in silence here
+            raise KeyboardInterrupt from None
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         console.print(f"privfl: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
         sys.exit(2)
+
+
+def _interrupted(ending: BaseException | None) -> bool:
+    while ending is not None:
+        if isinstance(ending, KeyboardInterrupt):
+            return True
+        ending = ending.__cause__ or ending.__context__
+    return False

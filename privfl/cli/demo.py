@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,7 +53,9 @@ class Seen:
 def demo(
     epsilon: Annotated[float, typer.Option(help="Total privacy budget of the run, at delta 1e-5.")] = 2.0,
     sites: Annotated[int, typer.Option(help="Number of hospitals, 4 to 20.")] = 5,
-    seed: Annotated[int, typer.Option(help="Who gets which rows, and who dies when; never the noise.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Who gets which rows, and who dies when; never the noise.")
+    ] = 1,
     folder: Annotated[
         Path | None, typer.Option("--dir", help="Write model, history, privacy report and transcripts here.")
     ] = None,
@@ -72,33 +74,41 @@ def demo(
             f"--sites {sites}: the demo needs 4 to 20, so that one may die and a sum of the rest still hide each"
         )
     if folder is not None:
-        prepare_folder(folder)
+        check_folder(folder)
     logging.getLogger("privfl").setLevel(logging.ERROR)
     console = Console(stderr=as_json, highlight=False)
     outcome = _run(console, epsilon, sites, seed, quiet=as_json)
     result = outcome.summary(time.perf_counter() - started)
     if folder is not None:
-        outcome.fit.save(folder)
-        (folder / MARKER).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_folder(folder, outcome.fit, result)
     if as_json:
         typer.echo(json.dumps(result))
     else:
         _show(console, outcome, result, folder)
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make sure that ``folder`` can be written and holds nothing but an earlier demo, which is removed."""
+def check_folder(folder: Path) -> None:
+    """Raise Misuse unless ``folder`` can be written and holds nothing but an earlier demo; changes nothing."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            if not (folder / MARKER).is_file():
-                raise Misuse(f"{folder} is not empty and holds no earlier demo; choose another --dir")
-            shutil.rmtree(folder / "transcripts", ignore_errors=True)
-            for name in ("model.npz", "history.csv", "privacy.json", MARKER):
-                (folder / name).unlink(missing_ok=True)
-        (folder / MARKER).write_text("{}\n", encoding="utf-8")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+            raise Misuse(f"{folder} is not empty and holds no earlier demo; choose another --dir")
+        at = folder.absolute()
+        while not at.exists():
+            at = at.parent
+        with tempfile.TemporaryDirectory(dir=at, prefix=".privfl-"):
+            pass  # a probe: permissions alone do not tell
     except OSError as error:
         raise Misuse(f"cannot write to {folder}: {error.strerror}; choose a writable --dir") from None
+
+
+def write_folder(folder: Path, fit: Any, result: Mapping[str, Any]) -> None:
+    """Put the results into ``folder``, in place of an earlier demo's; raises Misuse."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Misuse(f"cannot write to {folder}: {error.strerror}; choose a writable --dir") from None
+    fit.save(folder)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -164,27 +165,39 @@ class Fit:
     def save(self, folder: str | Path) -> Path:
         """Write model, history, privacy report and transcripts into ``folder``, without pickle.
 
+        Results of an earlier run there are replaced, once all of the new ones are written.
+
         Raises:
             Misuse: the folder cannot be written.
         """
         target = Path(folder)
         try:
             target.mkdir(parents=True, exist_ok=True)
-            save_model(self.model, target / "model.npz")
-            self.history.to_frame().to_csv(target / "history.csv")
-            report = {
-                "epsilon": self.privacy.epsilon if math.isfinite(self.privacy.epsilon) else None,
-                "delta": self.privacy.delta,
-                "uploads": self.privacy.uploads,
-                "unit": self.privacy.unit,
-                "trust": self.privacy.trust,
-                "words": self.privacy.words,
-            }
-            (target / "privacy.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            self.transcript.save(target / "transcripts")
+            with tempfile.TemporaryDirectory(dir=target, prefix=".privfl-") as staged:
+                self._write(Path(staged))
+                for old in (target / "transcripts").glob("*.transcript"):
+                    old.unlink()
+                for path in sorted(path for path in Path(staged).rglob("*") if path.is_file()):
+                    place = target / path.relative_to(staged)
+                    place.parent.mkdir(exist_ok=True)
+                    path.replace(place)
         except OSError as error:
             raise Misuse(f"cannot write to {target}: {error.strerror}; choose a writable folder") from None
         return target
+
+    def _write(self, target: Path) -> None:
+        save_model(self.model, target / "model.json")
+        self.history.to_frame().to_csv(target / "history.csv")
+        report = {
+            "epsilon": self.privacy.epsilon if math.isfinite(self.privacy.epsilon) else None,
+            "delta": self.privacy.delta,
+            "uploads": self.privacy.uploads,
+            "unit": self.privacy.unit,
+            "trust": self.privacy.trust,
+            "words": self.privacy.words,
+        }
+        (target / "privacy.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        self.transcript.save(target / "transcripts")
 
     def __repr__(self) -> str:
         lines = [
