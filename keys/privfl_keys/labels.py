@@ -44,6 +44,7 @@ class Label(StrEnum):
     ANNOUNCEMENT = "announcement"
     H0 = "H0"
     SELF_SEED = "self"
+    DEALING = "dealing"
     PAIR_SEED = "pair"
     COMMIT = "commit"
     MASK = "mask"

@@ -225,7 +225,7 @@ def upload(
     near = _usable_keys(epoch, topology, party.id)
     seeds = _Seeds.make(a.h0, party.id, near, entropy)
     body = _masked(vector, a, seeds)
-    header, blobs = _deal(party, topology, a, seeds, body, state, entropy)
+    header, blobs = _deal(party, topology, a, seeds, body, state, _SlotEntropy(entropy, a.h0, party.id))
     message = Upload(header, tuple(blobs))
     heads = (state.heads + header.digest)[-32 * KEPT_HEADS :]
     done = replace(state, stage=stage, outbox=upload_hash(message), heads=heads)
@@ -235,6 +235,22 @@ def upload(
 def upload_hash(message: Upload) -> bytes:
     """Names the stored upload that may be resent."""
     return hashlib.sha256(message.header.encode()).digest()
+
+
+@dataclass(frozen=True, repr=False)
+class _SlotEntropy:
+    """Entropy for one site's dealing in one slot: a replayed source repeats no coefficient and no salt across H0.
+
+    The same coefficients under two seeds would show every member the difference of the seeds, so that
+    one opened slot opens the other.
+    """
+
+    source: Entropy
+    h0: bytes
+    own: bytes
+
+    def draw(self, size: int) -> bytes:
+        return derive(self.source.draw(32), Label.DEALING, self.h0, self.own, size=size)
 
 
 class _Seeds(NamedTuple):

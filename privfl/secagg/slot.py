@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from privfl_keys import Label, Roster, derive
+from privfl_keys import Label, Roster, SealingPublicKey, derive
 
 from privfl.errors import Refused, Unverified
 from privfl.ring import Ring
@@ -86,12 +86,13 @@ def check_announcement(roster: Roster, record: EpochRecord, announcement: Announ
 
     Raises:
         Refused: cohort, threshold, survivors or ring break a rule of the protocol.
-        Unverified: it is not signed by a coordinator of the roster.
+        Unverified: it is not signed by a coordinator of the roster, or nothing can be sealed to its key.
     """
     a = announcement
     roster.require(a.coordinator, "coordinator").verify(a.signature, Label.ANNOUNCEMENT, a.h0)
     if record.scope.roster != roster.hash:
         raise Refused("the epoch is one of another roster; a change of roster starts a new epoch")
+    SealingPublicKey(a.reply_key)
     if a.scope != record.scope or a.record != record.digest:
         raise Refused("the announcement names another epoch record than the one in force here")
     if list(a.sites) != sorted(set(a.sites)) or not set(a.sites) <= set(record.sites):
