@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from privfl_keys import Label, SealingKey, SigningKey, derive
+from privfl_keys import Label, Roster, SealingKey, SigningKey, derive
 
 from privfl.errors import PrivflError
 from privfl.ring import to_words, unpack
-from privfl.secagg import ABORT, Rules, SiteMachine
+from privfl.secagg import ABORT, CoordinatorMachine, Rules, SiteMachine
 from privfl.secagg.machine import SiteState
 from privfl.secagg.masks import apply_masks
-from privfl.secagg.messages import Announcement, Ask, Header, Release, Vote, survivors_hash
+from privfl.secagg.messages import Announcement, Ask, Confirmations, EpochRecord, Header, Release, Vote, survivors_hash
+from privfl.secagg.party import Party
 from privfl.secagg.reconstruct import Layout, OpenedRelease, open_release
 from privfl.secagg.site import Outgoing
 from privfl.secagg.slot import mask_key, ring_of
-from tests.harness import LEDGER, NOW, POLICY, Harness
+from tests.harness import LEDGER, NOW, POLICY, Harness, MemoryShelf
 
 BLANK = bytes(64)
 
@@ -207,3 +208,25 @@ def turned_away(h: Harness, site: bytes, a: Announcement, error: type[PrivflErro
     """``site`` does not accept ``a``; nothing is recorded and nothing sent."""
     machine = h.sites[site]
     refused(machine, error, match, machine.accept, a, now=NOW, ledger_head=LEDGER)
+
+
+def with_roster(h: Harness, roster: Roster) -> Harness:
+    """The same keys and machines under another roster; sites go on from their stored states."""
+    other = replace(h, roster=roster, signed=roster.sign(h.authority), sites={}, shelf=MemoryShelf())
+    for site, machine in h.sites.items():
+        party = Party(h.keys[site], roster)
+        other.sites[site] = SiteMachine.load(party, h.rules, h.entropy, machine.dump(), restarted=False)
+    other.coordinator = CoordinatorMachine(Party(h.coordinator_key, roster), other.signed, h.entropy, other.shelf)
+    return other
+
+
+def confirmed(h: Harness) -> tuple[EpochRecord, tuple[Confirmations, ...]]:
+    """E0 to E2 and the record, which no site has joined yet."""
+    scope = h.coordinator.start_epoch()
+    for site in h.ids:
+        h.coordinator.receive_advert(h.sites[site].advertise(scope.epoch))
+    for site in h.ids:
+        h.coordinator.receive_contributions(h.sites[site].contribute(h.coordinator.adverts)[0])
+    for site in h.ids:
+        h.coordinator.receive_confirmations(h.sites[site].confirm(h.coordinator.contributions_for(site))[0])
+    return h.coordinator.fix_record()
