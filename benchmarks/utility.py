@@ -7,7 +7,8 @@ ring. Masks are left out, since they cancel in the sum to the last bit.
 Every constant is public and printed with the table. The recipe (clip, rounds, memory, averaging, the rule of
 the rate) was chosen once, for both tables and all ε together, by validation inside training parts only
 (seeds 1000 and up, a fifth of the training rows held back); no split's test rows had a say in its result.
-As with any small table, a row that tests one split trains another.
+As with any small table, a row that tests one split trains another, and the published reference ranges of the
+breast-cancer features summarise, without labels, all its rows.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def constants() -> dict[str, object]:
         "min_survivors": SITES,
         "colluders": COLLUDERS,
         "digits": "pixels 0 to 16, center 5, scale 6",
-        "breast_cancer": "published bounds, mean and deviation of each feature, two digits: privfl/learn/datasets.py",
+        "breast_cancer": "per feature bounds, mean, deviation of the published table in two digits: privfl/learn/datasets.py",
     }
 
 

@@ -217,6 +217,16 @@ def test_the_true_number_of_rows_divides_nothing() -> None:
     np.testing.assert_allclose(fewer.params, 1.5 * after.params)
 
 
+def test_l2_pulls_the_coefficients_and_not_the_intercept() -> None:
+    """On a zero sum the step is the strategy's answer to l2 times the coefficients; the intercept stays."""
+    spec = Logistic(label="y", l2=0.5, optimiser="sgd", rate=0.1, average=0.0)
+    task = spec.compile(schema_with(TWO), rounds=2, **LOUD)  # type: ignore[arg-type]
+    start = task.initial_state()
+    state = type(start)(1, np.array([[2.0], [-4.0], [8.0]]), start.strategy, start.history)
+    after = task.update(state, np.zeros(task.length, dtype=np.int64), 3)
+    np.testing.assert_allclose(after.params, [[1.9], [-3.8], [8.0]])
+
+
 def test_a_round_with_a_site_missing_still_trains() -> None:
     """The task needs no particular set of survivors."""
     task = task_of("two", rounds=20, min_survivors=2, trust="local")
