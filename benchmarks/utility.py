@@ -146,7 +146,7 @@ def constants() -> dict[str, object]:
         "min_survivors": SITES,
         "colluders": COLLUDERS,
         "digits": "pixels 0 to 16, center 5, scale 6",
-        "breast_cancer": "per feature bounds, mean, deviation of the published table in two digits: privfl/learn/datasets.py",
+        "breast_cancer": "bounds, mean and deviation of each published feature, two digits: privfl/learn/datasets.py",
     }
 
 
