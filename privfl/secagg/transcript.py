@@ -105,7 +105,10 @@ class Transcript(Record):
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verified transcript proves, for people to read."""
+    """What a verified transcript proves, for people to read.
+
+    ``blamed`` alone is not proven: it is whom the coordinator says it can convict, and it must show how.
+    """
 
     federation: str
     epoch: int
@@ -148,15 +151,17 @@ def _verify(t: Transcript, authority: VerifyKey, opened: OpenedSum | None) -> Ve
     roster.require(a.coordinator, "coordinator").verify(t.signature, Label.TRANSCRIPT, t.body_digest())
 
     def check_advert(advert: Advert) -> None:
+        if advert.scope != t.record.scope:
+            raise Unverified("the epoch record holds an advert of another epoch")
         roster.require(advert.site, "site").verify(advert.signature, Label.ADVERT, advert.digest)
 
     check_record(roster, t.record, t.record.scope, check_advert)
     _check_confirmations(t)
     topology = check_announcement(roster, t.record, a)
     check_headers(topology, a, t.headers)
-    if not a.complete:
-        _check_votes(t, topology)
+    _check_votes(t)
     _check_releases(t, topology)
+    _check_blames(t)
     if opened is not None and opened.commitment(a.h0, t.survivors) != t.sum_commitment:
         raise Unverified("this sum is not the one that the transcript commits to")
     names = {member.site_id: member.name for member in roster.members}
@@ -179,10 +184,9 @@ def _verify(t: Transcript, authority: VerifyKey, opened: OpenedSum | None) -> Ve
 
 def _check_confirmations(t: Transcript) -> None:
     roster, listed = t.signed_roster.roster, dict[bytes, frozenset[bytes]]()
+    _check_order([message.site for message in t.confirmations], "confirmations")
     for message in t.confirmations:
         verify_confirmations(roster.require(message.site, "site"), t.record.scope, message)
-        if message.site in listed:
-            raise Unverified("a site's confirmations appear twice")
         listed[message.site] = frozenset(split(message.peers))
     if set(listed) != set(t.record.sites):
         raise Unverified("the confirmations are not exactly those of the sites in the epoch record")
@@ -193,18 +197,29 @@ def _check_confirmations(t: Transcript) -> None:
             raise Unverified("two sites of the epoch record have not confirmed their pair key")
 
 
-def _check_votes(t: Transcript, topology: Topology) -> None:
-    roster, choice = t.signed_roster.roster, t.survivors
+def _check_order(signers: list[bytes], what: str) -> None:
+    if signers != sorted(set(signers)):
+        raise Unverified(f"the {what} are not sorted by who signed them, or someone's appear twice")
+
+
+def _check_votes(t: Transcript) -> None:
+    """Every vote shown is one of this slot, one per member; in voted mode t of them are for U."""
+    roster, choice, a = t.signed_roster.roster, t.survivors, t.announcement
+    _check_order([vote.member for vote in t.votes], "votes")
     for vote in t.votes:
         check_vote(roster, t.record, vote)
-    check_certificate(roster, t.record, t.announcement, choice, [vote for vote in t.votes if vote.choice == choice])
+        if (vote.round, vote.attempt, vote.h0) != (*a.slot, a.h0):
+            raise Unverified("a vote of another slot is listed")
+    if not a.complete:
+        check_certificate(roster, t.record, a, choice, [vote for vote in t.votes if vote.choice == choice])
 
 
 def _check_releases(t: Transcript, topology: Topology) -> None:
     roster, choice, h0 = t.signed_roster.roster, t.survivors, t.announcement.h0
     members = [stub.member for stub in t.releases]
-    if len(set(members)) != len(members) or not set(members) <= set(t.record.members):
-        raise Unverified("a release is listed twice, or is not of a committee member")
+    _check_order(members, "releases")
+    if not set(members) <= set(t.record.members):
+        raise Unverified("a release is listed that is not of a committee member")
     if len(members) < t.announcement.threshold:
         raise Unverified(f"{len(members)} releases cannot open what needs {t.announcement.threshold}")
     for stub in t.releases:
@@ -212,6 +227,15 @@ def _check_releases(t: Transcript, topology: Topology) -> None:
         key.verify(stub.signature, Label.RELEASE, h0, choice, stub.member, stub.shares_hash, stub.proofs_hash)
     if len(t.seeds) != 32 * Layout(topology, t.announcement, t.headers).total:
         raise Malformed("the list of seed hashes has the wrong length")
+
+
+def _check_blames(t: Transcript) -> None:
+    """A blame names sites of the roster in a known way; its evidence may hold opened shares and is never published."""
+    for blame in t.blames:
+        if blame.kind not in ("member", "dealer", "pair") or not blame.sites or blame.evidence:
+            raise Unverified("a blame is of no known kind, names nobody, or publishes its evidence")
+        for site in blame.sites:
+            t.signed_roster.roster.require(site, "site")
 
 
 def read_transcript(data: bytes) -> Transcript:
