@@ -195,7 +195,7 @@ def alone_accuracy(spec: Any, frames: Mapping[str, Any], schema: Any, held: Any,
     own = schema.model_copy(update={"records": max(1, schema.records // len(frames))})
     scores = []
     for frame in frames.values():
-        task = spec.compile(own, epsilon=epsilon, delta=DELTA, rounds=ROUNDS, trust="local", sites=2)
+        task = spec.compile(own, epsilon=epsilon, delta=DELTA, rounds=ROUNDS, trust="local", sites=1)
         bound, state = own.bind(frame), task.initial_state()
         while task.done(state) is None:
             state = task.update(state, task.upload(task.model_bytes(state), bound, SYSTEM), 1)

@@ -1,9 +1,9 @@
 """Real tables for the demo, the tests and the benchmarks, split among named sites, with public schemas.
 
-The breast-cancer reference ranges are the published description of the 30 features of the Wisconsin
+The breast-cancer reference ranges summarise the 30 features of the public table of the Wisconsin
 Diagnostic Breast Cancer study (UCI Machine Learning Repository, data set 17, distributed with scikit-learn):
 bounds are each feature's minimum and maximum, as scikit-learn's documentation prints them, rounded
-outwards; centre and scale are its mean and standard deviation over the whole published table, in two digits.
+outwards; centre and scale were computed once from the whole table, without labels, in two digits.
 They stand for the reference ranges that a laboratory publishes with a measurement. They are constants
 of this module and know no label; nothing is computed from rows when a table is split.
 """
@@ -77,7 +77,7 @@ def site_names(sites: int) -> tuple[str, ...]:
 
 
 def breast_cancer_schema(records: int) -> Schema:
-    """30 measurements with published reference ranges and the label ``malignant``."""
+    """30 measurements with public reference ranges and the label ``malignant``."""
     columns: dict[str, Numeric | Category] = {
         name: Numeric(lower=low, upper=high, center=center, scale=scale, unit=unit)
         for name, (low, high, center, scale, unit) in _BREAST_CANCER.items()

@@ -138,8 +138,9 @@ def plan_ring(layout: Sequence[Layout], sigmas: Mapping[str, float], sites: int,
     return Ring.of(bits if bits is not None else least)
 
 
-def check_sizes(rounds: int, sites: int) -> None:
-    if sites < 2:
+def check_sizes(rounds: int, sites: int, *, alone: bool = False) -> None:
+    """``alone`` admits one site, for the baseline of a site that trains by itself under its own full noise."""
+    if sites < (1 if alone else 2):
         raise Misuse("one site only: a federation needs at least two, or there is nothing to hide a sum in")
     if rounds < 1:
         raise Misuse(f"rounds is {rounds}; plan at least one")

@@ -165,7 +165,7 @@ class _Glm(Spec):
         check_unit(unit, self.UNIT)
         if epsilon is None or delta is None:
             raise Misuse(f"{type(self).__name__} protects records and needs epsilon and delta")
-        check_sizes(rounds, sites)
+        check_sizes(rounds, sites, alone=trust == Trust.LOCAL)
         draft = GlmTask(self, schema, Plan(epsilon, delta, rounds, sites, None, Ring.of(64)), sgd(1.0))
         if draft.length > MAX_PARAMETERS:
             raise Misuse(f"{draft.length} parameters are more than the {MAX_PARAMETERS} that fit one upload")
