@@ -140,6 +140,11 @@ class Federation:
         """
         pairs = list(sites.items() if isinstance(sites, Mapping) else sites)
         check_names([name for name, _ in pairs])
+        if len(pairs) == 2 and colluders is None:
+            raise Misuse(
+                "two sites only: each could take its own vector out of the sum and read the other's; enrol a third, "
+                "or pass colluders='no site colludes' and trust='local' if both accept that"
+            )
         found = _schema(schema)
         bound, complaints = {}, []
         for name, table in pairs:
@@ -313,12 +318,15 @@ def _schema(given: Schema | Mapping[str, Any] | str | Path) -> Schema:
 
 def check_names(names: Sequence[str]) -> None:
     """Raise Misuse unless there are enough sites and every name is its own."""
+    if any(not isinstance(name, str) for name in names):
+        raise Misuse("a site's name is text; give every site a name, as in {'north': table}")
     folded = [name.casefold() for name in names]
     twice = sorted({name for name in names if folded.count(name.casefold()) > 1})
     if twice:
         raise Misuse(f"two sites are called {twice[0]!r}; give every site its own name")
-    if len(names) == 1:
-        raise Misuse("one site only: a federation needs at least three, or there is nothing to hide a sum in")
+    if len(names) < 2:
+        what = "one site only" if names else "no sites"
+        raise Misuse(f"{what}: a federation needs at least three, or there is nothing to hide a sum in")
 
 
 class _Run:
