@@ -7,8 +7,9 @@ blobs and releases lie in the caller's store and are read again, verified, when 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from privfl_keys import Label, SealingKey
@@ -27,13 +28,13 @@ from privfl.secagg.messages import (
     Upload,
     Vote,
     join,
-    survivors_hash,
 )
 from privfl.secagg.party import Equivocation, Party, SecretRecord
-from privfl.secagg.reconstruct import Blame, Layout, TooFewShares, UnmaskKeys, open_release, reconstruct
+from privfl.secagg.reconstruct import Blame, Layout, OpenedRelease, TooFewShares, UnmaskKeys, open_release, reconstruct
 from privfl.secagg.record import merge_disputes
 from privfl.secagg.site import blob_hash
 from privfl.secagg.slot import Topology, check_announcement, check_vote, complete_threshold, disputes, verify_header
+from privfl.secagg.transcript import ReleaseStub
 from privfl.secagg.transitions import COORDINATOR_SLOT, advance
 
 __all__ = ["CoordinatorState", "SlotPlan", "announce", "ask", "close", "fresh_coordinator_state", "open_sum", "receive"]
@@ -99,7 +100,8 @@ class CoordinatorState(SecretRecord):
 
     def inside(self) -> tuple[Header, ...]:
         """Headers of U, sorted by site."""
-        return tuple(header for header in self.headers if header.site in _ids(self.survivors))
+        chosen = _ids(self.survivors)
+        return tuple(header for header in self.headers if header.site in chosen)
 
     @property
     def certified(self) -> bool:
@@ -238,18 +240,40 @@ def abandon(state: CoordinatorState) -> CoordinatorState:
     return replace(state, stage=advance(COORDINATOR_SLOT, state.stage, "abort"), reply_secret=b"")
 
 
-def ask(topology: Topology, state: CoordinatorState, member: bytes, blob_of: Callable[[bytes], bytes]) -> Ask:
-    """S2/S3: the request to one member; ``blob_of(site)`` reads the blob that site dealt to this member."""
-    inside = state.inside()
-    choice = survivors_hash(state.current().h0, inside)
-    votes = tuple(vote for vote in state.votes if vote.choice == choice) if state.certified else ()
-    if member not in topology.record.members:
+class Opening:
+    """What opens one U, kept between messages: nothing that state and store do not give again, and never stored."""
+
+    def __init__(self, topology: Topology, state: CoordinatorState) -> None:
+        self.layout = layout_of(topology, state)
+        self.opened: dict[bytes, OpenedRelease] = {}  # by the digest of the release; the first t only
+        self._state = state
+
+    @cached_property
+    def key(self) -> SealingKey:
+        """See :func:`reply_key`; loading it costs as much as opening three releases."""
+        return reply_key(self._state)
+
+    def open(self, message: Release, digest: bytes) -> OpenedRelease:
+        """Verify and open a release, once; raises Theirs if it is not for this U."""
+        known = self.opened.get(digest)
+        if known is None:
+            known = open_release(self.layout, self.layout.choice, self.key, message)
+            if len(self.opened) < self.layout.announcement.threshold:
+                self.opened[digest] = known
+        return known
+
+
+def ask(opening: Opening, state: CoordinatorState, member: bytes, blob_of: Callable[[Header], bytes]) -> Ask:
+    """S2/S3: the request to one member; ``blob_of(header)`` reads the blob that its site dealt to this member."""
+    layout = opening.layout
+    votes = tuple(vote for vote in state.votes if vote.choice == layout.choice) if state.certified else ()
+    if member not in layout.topology.record.members:
         raise Misuse("only committee members are asked for votes and shares")
-    return Ask(state.current(), inside, tuple(blob_of(header.site) for header in inside), votes)
+    return Ask(state.current(), layout.headers, tuple(blob_of(header) for header in layout.headers), votes)
 
 
-def receive_vote(topology: Topology, state: CoordinatorState, vote: Vote) -> CoordinatorState:
-    """Count a vote; at t votes for U the slot is certified.
+def receive_vote(topology: Topology, state: CoordinatorState, vote: Vote, choice: bytes) -> CoordinatorState:
+    """Count a vote; at t votes for U, whose H(U) is ``choice``, the slot is certified.
 
     Raises:
         Equivocation: a second, different vote of one member.
@@ -266,22 +290,21 @@ def receive_vote(topology: Topology, state: CoordinatorState, vote: Vote) -> Coo
             return state
     stage = advance(COORDINATOR_SLOT, state.stage, "vote")
     votes = (*state.votes, vote)
-    if stage == "voting":
-        choice = survivors_hash(a.h0, state.inside())
-        if sum(known.choice == choice for known in votes) >= a.threshold:
-            stage = advance(COORDINATOR_SLOT, stage, "certify")
+    if stage == "voting" and sum(known.choice == choice for known in votes) >= a.threshold:
+        stage = advance(COORDINATOR_SLOT, stage, "certify")
     return replace(state, stage=stage, votes=votes)
 
 
-def receive_release(topology: Topology, state: CoordinatorState, message: Release) -> CoordinatorState:
-    """Note a release that the caller has stored; raises Theirs if it does not open for this U."""
+def receive_release(
+    opening: Opening, state: CoordinatorState, message: Release, encoded: bytes
+) -> tuple[CoordinatorState, bool]:
+    """Note a release, which the caller stores as ``encoded`` if it is new; raises Theirs if it does not open for U."""
     stage = advance(COORDINATOR_SLOT, state.stage, "release")
-    digest = hashlib.sha256(message.encode()).digest()
     if any(note.member == message.member for note in state.releases):
-        return state
-    layout = layout_of(topology, state)
-    open_release(layout, survivors_hash(state.current().h0, layout.headers), reply_key(state), message)
-    return replace(state, stage=stage, releases=(*state.releases, ReleaseNote(message.member, digest)))
+        return state, False
+    digest = hashlib.sha256(encoded).digest()
+    opening.open(message, digest)
+    return replace(state, stage=stage, releases=(*state.releases, ReleaseNote(message.member, digest))), True
 
 
 def layout_of(topology: Topology, state: CoordinatorState) -> Layout:
@@ -297,34 +320,39 @@ def reply_key(state: CoordinatorState) -> SealingKey:
 
 
 def open_sum(
-    topology: Topology, state: CoordinatorState, release_of: Callable[[bytes], Release]
-) -> tuple[CoordinatorState, UnmaskKeys]:
-    """S4: reconstruct the seeds of U and return the mask keys that the accumulator needs.
+    opening: Opening, state: CoordinatorState, stored: Callable[[ReleaseNote], bytes]
+) -> tuple[CoordinatorState, UnmaskKeys, tuple[ReleaseStub, ...]]:
+    """S4: reconstruct the seeds of U; returns the mask keys that the accumulator needs, and what members signed.
 
     Args:
-        release_of: reads a member's stored release again.
+        stored: reads a release again, as it was stored.
 
     Raises:
         TooFewShares: with the blames; ask further members and call again.
+        Unverified: the store returned another release than the one it was given.
     """
-    stage = advance(COORDINATOR_SLOT, state.stage, "finish")
-    layout = layout_of(topology, state)
-    choice, key = survivors_hash(state.current().h0, layout.headers), reply_key(state)
-    known: Mapping[bytes, bytes] = {note.member: note.digest for note in state.releases}
+    stage, layout = advance(COORDINATOR_SLOT, state.stage, "finish"), opening.layout
+    notes = {note.member: note for note in state.releases}
 
-    def stored(member: bytes) -> Release:
-        message = release_of(member)
-        if hashlib.sha256(message.encode()).digest() != known[member]:
+    def read(member: bytes) -> Release:
+        note = notes[member]
+        encoded = stored(note)
+        if hashlib.sha256(encoded).digest() != note.digest:
             raise Unverified("the store returned another release than the one received")
-        return message
+        return Release.decode(encoded)
 
-    threshold = state.current().threshold
-    opened = [open_release(layout, choice, key, stored(note.member)) for note in state.releases[:threshold]]
+    stubs, opened = [], []
+    for at, note in enumerate(state.releases):
+        message = read(note.member)
+        stubs.append(ReleaseStub.of(message))
+        if at < layout.announcement.threshold:
+            opened.append(opening.open(message, note.digest))
     try:
-        keys = reconstruct(layout, opened, key, stored)
+        keys = reconstruct(layout, opened, opening.key, read)
     except TooFewShares:
-        if len(state.releases) <= threshold:
+        if len(opened) == len(state.releases):
             raise
-        opened += [open_release(layout, choice, key, stored(note.member)) for note in state.releases[threshold:]]
-        keys = reconstruct(layout, opened, key, stored)
-    return replace(state, stage=stage, reply_secret=b"", blames=(*state.blames, *keys.blames)), keys
+        opened += [opening.open(read(note.member), note.digest) for note in state.releases[len(opened) :]]
+        keys = reconstruct(layout, opened, opening.key, read)
+    done = replace(state, stage=stage, reply_secret=b"", blames=(*state.blames, *keys.blames))
+    return done, keys, tuple(sorted(stubs, key=lambda stub: stub.member))

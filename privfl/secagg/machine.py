@@ -36,9 +36,10 @@ from privfl.secagg.messages import (
     split,
 )
 from privfl.secagg.party import Equivocation, Party, Rules, SecretRecord
+from privfl.secagg.reconstruct import Layout
 from privfl.secagg.record import build_record
 from privfl.secagg.slot import Topology, check_announcement, ring_of
-from privfl.secagg.transcript import OpenedSum, Transcript, seal_sum, stubs
+from privfl.secagg.transcript import OpenedSum, ReleaseStub, Transcript, seal_sum
 
 __all__ = ["CoordinatorMachine", "Shelf", "SiteMachine"]
 
@@ -229,6 +230,7 @@ class CoordinatorMachine:
         self._sum: Accumulator | None = None
         self._inboxes: dict[bytes, dict[bytes, Contribution]] | None = None
         self._topology: Topology | None = None
+        self._opening: coordinator.Opening | None = None
 
     @classmethod
     def load(
@@ -285,14 +287,21 @@ class CoordinatorMachine:
         return self._state.adverts
 
     def receive_contributions(self, messages: Sequence[Contribution]) -> None:
-        """E1: keep them for their recipients, who verify them; the first of each pair stands."""
-        fresh = []
+        """E1: keep them for their recipients; the first of each pair stands.
+
+        Recipients verify them as well. Here it keeps a site from filing rubbish under the name of another,
+        whose own contributions would then come too late.
+
+        Raises:
+            Theirs: one is not its sender's, or is for another epoch or advert; none is kept.
+        """
+        adverts, fresh = {one.site: one.digest for one in self._state.adverts}, []
         for message in messages:
-            box = self._boxes().setdefault(message.recipient, {})
-            if message.sender not in box:
-                box[message.sender] = message
+            if message.sender not in self._boxes().get(message.recipient, {}):
+                epochs.verify_contribution(self.party, self._scope(), adverts, message)
                 fresh.append(message)
-        self._state = replace(self._state, contributions=(*self._state.contributions, *fresh))
+        kept = [m for m in fresh if self._boxes().setdefault(m.recipient, {}).setdefault(m.sender, m) is m]
+        self._state = replace(self._state, contributions=(*self._state.contributions, *kept))
 
     def _boxes(self) -> dict[bytes, dict[bytes, Contribution]]:
         if self._inboxes is None:
@@ -324,7 +333,7 @@ class CoordinatorMachine:
         """S0; store the dump before sending."""
         moved, out = coordinator.announce(self.party, self.record, self.slot, plan, slot, self._entropy)
         self._state = replace(self._state, slot=moved)
-        self._sum, self._topology = Accumulator(ring_of(out), out.length), None
+        self._sum, self._topology, self._opening = Accumulator(ring_of(out), out.length), None, None
         return out
 
     def topology(self) -> Topology:
@@ -332,6 +341,11 @@ class CoordinatorMachine:
         if self._topology is None:
             self._topology = check_announcement(self.party.roster, self.record, self.slot.current())
         return self._topology
+
+    def _opening_of(self) -> coordinator.Opening:
+        if self._opening is None:
+            self._opening = coordinator.Opening(self.topology(), self.slot)
+        return self._opening
 
     def receive(self, message: Upload, body: bytes | memoryview) -> bool:
         """S1: verify, shelve blobs and body, add the body to the sum; returns whether it was new.
@@ -377,29 +391,27 @@ class CoordinatorMachine:
         for header in self.slot.headers:
             if header.site in out:
                 running.subtract(header, self._fetch(f"{shelf_name(header)}/body"))
-        self._state, self._sum = replace(self._state, slot=moved), running
+        self._state, self._sum, self._opening = replace(self._state, slot=moved), running, None
         return out
 
     def abandon(self) -> None:
         """Give the slot up."""
         self._state = replace(self._state, slot=coordinator.abandon(self.slot))
-        self._sum = None
+        self._sum = self._opening = None
 
     def ask(self, member: bytes) -> Ask:
         """S2, or S3 once certified: the request for one member."""
         at = self.record.members.index(member) if member in self.record.members else -1
-        headers = {header.site: header for header in self.slot.inside()}
         return coordinator.ask(
-            self.topology(),
-            self.slot,
-            member,
-            lambda dealer: self._fetch(f"{shelf_name(headers[dealer])}/blob/{at}"),
+            self._opening_of(), self.slot, member, lambda header: self._fetch(f"{shelf_name(header)}/blob/{at}")
         )
 
     def receive_vote(self, vote: Vote) -> bool:
         """S2; returns whether the slot is certified now."""
+        choice = self._opening_of().layout.choice if self.slot.stage == "voting" else b""
         try:
-            self._state = replace(self._state, slot=coordinator.receive_vote(self.topology(), self.slot, vote))
+            moved = coordinator.receive_vote(self.topology(), self.slot, vote, choice)
+            self._state = replace(self._state, slot=moved)
         except Equivocation as error:
             raise self._kept(error) from None
         return self.slot.certified
@@ -413,15 +425,12 @@ class CoordinatorMachine:
 
     def receive_release(self, message: Release) -> bool:
         """S3; returns whether t releases have come in."""
-        moved = coordinator.receive_release(self.topology(), self.slot, message)
-        if moved is not self.slot:
-            self._shelf.put(release_name(moved.current(), moved.releases[-1]), message.encode())
+        encoded = message.encode()
+        moved, new = coordinator.receive_release(self._opening_of(), self.slot, message, encoded)
+        if new:
+            self._shelf.put(release_name(moved.current(), moved.releases[-1]), encoded)
         self._state = replace(self._state, slot=moved)
         return len(moved.releases) >= moved.current().threshold
-
-    def _release_of(self, member: bytes) -> Release:
-        note = next(note for note in self.slot.releases if note.member == member)
-        return Release.decode(self._fetch(release_name(self.slot.current(), note)))
 
     def finish(self) -> tuple[OpenedSum, Transcript]:
         """S4: the sum over U and its transcript.
@@ -430,33 +439,37 @@ class CoordinatorMachine:
             TooFewShares: ask further members for releases and call again.
         """
         running = self._running_sum()
-        moved, keys = coordinator.open_sum(self.topology(), self.slot, self._release_of)
+        a, opening = self.slot.current(), self._opening_of()
+        moved, keys, stubs = coordinator.open_sum(opening, self.slot, lambda note: self._fetch(release_name(a, note)))
         self._sum = None  # unmasking spends it, whatever fails after
         opened = seal_sum(running.unmask(keys.plus, keys.minus), self._entropy.draw(32))
-        used = [self._release_of(note.member) for note in moved.releases]
-        transcript = self._transcript(moved, keys.seed_hashes, opened, used)
-        self._state = replace(self._state, slot=moved)
+        transcript = self._transcript(moved, opening.layout, keys.seed_hashes, opened, stubs)
+        self._state, self._opening = replace(self._state, slot=moved), None
         return opened, transcript
 
     def _transcript(
-        self, state: coordinator.CoordinatorState, seeds: bytes, opened: OpenedSum, releases: Sequence[Release]
+        self,
+        state: coordinator.CoordinatorState,
+        layout: Layout,
+        seeds: bytes,
+        opened: OpenedSum,
+        stubs: tuple[ReleaseStub, ...],
     ) -> Transcript:
-        inside = state.inside()
         bare = Transcript(
             self.signed_roster,
             self.record,
             self._state.confirmations,
             state.current(),
-            inside,
+            layout.headers,
             tuple(sorted(state.votes, key=lambda vote: vote.member)),
-            stubs(releases),
+            stubs,
             seeds,
             bytes(32),
             tuple(replace(blame, evidence=()) for blame in state.blames),
             state.evidence,
             bytes(64),
         )
-        commitment = opened.commitment(state.current().h0, bare.survivors)
+        commitment = opened.commitment(state.current().h0, layout.choice)
         return replace(bare, sum_commitment=commitment).signed(self.party.key)
 
     def __repr__(self) -> str:

@@ -7,9 +7,10 @@ that fails are Merkle proofs opened, wrong shares treated as erasures, and blame
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from privfl.codec import Record, decode
 from privfl.errors import Malformed, RoundAborted, Theirs, Unverified
 from privfl.secagg import merkle, shamir
 from privfl.secagg.committee import SHARE_BYTES, wanted
-from privfl.secagg.messages import Announcement, Header, Release, split
+from privfl.secagg.messages import Announcement, Header, Release, split, survivors_hash
 from privfl.secagg.slot import Topology, commitment, mask_key
 
 __all__ = ["Blame", "Layout", "OpenedRelease", "TooFewShares", "UnmaskKeys", "open_release", "reconstruct"]
@@ -65,6 +66,11 @@ class Layout:
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "starts", np.cumsum([0, *(len(row) for row in rows)]))
 
+    @cached_property
+    def choice(self) -> bytes:
+        """H(U)."""
+        return survivors_hash(self.announcement.h0, self.headers)
+
     @property
     def total(self) -> int:
         """Number of secrets to reconstruct."""
@@ -85,7 +91,6 @@ class OpenedRelease:
 
     x: int
     member: bytes
-    message: Release
     plain: bytes
     present: npt.NDArray[np.bool_]
     salts: tuple[bytes, ...]
@@ -126,7 +131,7 @@ def open_release(layout: Layout, choice: bytes, key: SealingKey, message: Releas
         raise Malformed("a release with a presence byte other than 0 and 1")
     shares = np.frombuffer(plain, "<u4", offset=sites * 33).reshape(-1, shamir.LIMBS).astype(np.uint32, copy=False)
     x = record.members.index(message.member) + 1
-    return OpenedRelease(x, message.member, message, plain, flags == 1, split(plain[sites : sites * 33]), shares)
+    return OpenedRelease(x, message.member, plain, flags == 1, split(plain[sites : sites * 33]), shares)
 
 
 def reconstruct(
@@ -154,19 +159,33 @@ def reconstruct(
         seeds[start:end], good[start:end] = shamir.recover_checked([opened.x for opened in first], stack)
     out = _Keys(layout)
     suspects = [
-        (dealer, at)
-        for dealer in range(len(layout.headers))
-        for at in range(int(layout.starts[dealer]), int(layout.starts[dealer + 1]))
-        if not (good[at] and out.take(dealer, at, seeds[at].tobytes()))
+        place for place in _places(layout) if not (good[place.at] and out.take(place, seeds[place.at].tobytes()))
     ]
     judge = _Judge(layout, releases, key, proofs_of)
-    for dealer, at in suspects:
-        if not out.take(dealer, at, judge.recover(dealer, at)):
+    for place in suspects:
+        dealer = place.dealer
+        if not out.take(place, judge.recover(dealer, place.at)):
             judge.blame_dealer(dealer, "its t root-valid shares do not give the seed it committed to")
     judge.blame_complaints()
     if out.missing():
         raise TooFewShares("a dealer's shares are inconsistent; this slot cannot be opened", tuple(judge.blames))
     return UnmaskKeys(out.plus, out.minus, out.hashes(), tuple(judge.blames))
+
+
+class _Place(NamedTuple):
+    """One secret: who dealt it, as which of its secrets, and where it stands in every release."""
+
+    dealer: int
+    row: int
+    at: int
+
+
+def _places(layout: Layout) -> Iterator[_Place]:
+    at = 0
+    for dealer, rows in enumerate(layout.rows):
+        for row in rows.tolist():
+            yield _Place(dealer, row, at)
+            at += 1
 
 
 class _Keys:
@@ -176,10 +195,9 @@ class _Keys:
         self.layout, self.plus, self.minus = layout, list[bytes](), list[bytes]()
         self._hashes: dict[int, bytes] = {}
 
-    def take(self, dealer: int, at: int, seed: bytes | None) -> bool:
+    def take(self, place: _Place, seed: bytes | None) -> bool:
         """Accept a seed if it is the one the dealer committed to."""
-        layout = self.layout
-        row = int(layout.rows[dealer][at - int(layout.starts[dealer])])
+        layout, (dealer, row, at) = self.layout, place
         header, h0 = layout.headers[dealer], layout.announcement.h0
         low, high = layout.pair_of(dealer, row)
         if seed is None or commitment(seed, h0, low, high) != header.commits[32 * row : 32 * row + 32]:
@@ -258,7 +276,7 @@ class _Judge:
         if any(blame.kind == "member" and blame.sites == (opened.member,) for blame in self.blames):
             return
         reason = f"released a share that is not under the root of dealer {header.site.hex()[:8]}: {why}"
-        evidence = (header.encode(), opened.message.encode(), opened.plain, proofs)
+        evidence = (header.encode(), self.proofs_of(opened.member).encode(), opened.plain, proofs)
         self.blames.append(Blame("member", (opened.member,), reason, evidence))
 
     def blame_dealer(self, dealer: int, reason: str) -> None:
