@@ -17,7 +17,7 @@ from privfl.entropy import Entropy
 from privfl.errors import PrivflError, Refused, Theirs, Unverified
 from privfl.secagg.messages import Advert, Confirmations, Contribution, EpochRecord, Scope, join, split
 from privfl.secagg.party import Equivocation, Party, SecretRecord
-from privfl.secagg.record import check_record, potential_neighbours
+from privfl.secagg.record import check_record, full_neighbours, potential_neighbours
 from privfl.secagg.transitions import SITE_EPOCH, advance
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "ratchet",
     "verify_advert",
     "verify_confirmations",
+    "verify_contribution",
 ]
 
 MAX_ROUNDS = 100
@@ -194,30 +195,37 @@ def confirm(
 def _verified_contributions(
     party: Party, state: EpochState, contributions: Sequence[Contribution]
 ) -> tuple[dict[bytes, Contribution], list[Excluded]]:
-    expected = {pair.peer: pair for pair in state.pairs}
-    own = state.advert.digest if state.advert else b""
+    adverts = {pair.peer: pair.advert for pair in state.pairs}
+    if state.advert is not None:
+        adverts[party.id] = state.advert.digest
     valid: list[Contribution] = []
     excluded: list[Excluded] = []
     for message in contributions:
         try:
-            pair = expected.get(message.sender)
-            if pair is None:
-                raise Unverified("a contribution from a site that is no neighbour here")
-            if (message.scope, message.recipient, message.sender_advert, message.recipient_advert) != (
-                state.scope,
-                party.id,
-                pair.advert,
-                own,
-            ):
-                raise Unverified("a contribution for another epoch, recipient or advert")
-            party.site_key(message.sender).verify(
-                message.signature, Label.CONTRIBUTION, *message.binding(), message.sealed
-            )
+            if message.recipient != party.id:
+                raise Unverified("a contribution for another recipient")
+            verify_contribution(party, state.scope, adverts, message)
             valid.append(message)
         except Theirs as error:
             excluded.append((message.sender, str(error)))
     one_each(valid, "contribution")
     return {message.sender: message for message in valid}, excluded
+
+
+def verify_contribution(party: Party, scope: Scope, adverts: Mapping[bytes, bytes], message: Contribution) -> None:
+    """Check that a contribution is its sender's, for a neighbour, this epoch and these adverts; raises Theirs.
+
+    Args:
+        adverts: site id to advert digest, of every site that counts.
+    """
+    ends = (adverts.get(message.sender), adverts.get(message.recipient))
+    if message.scope != scope or ends != (message.sender_advert, message.recipient_advert):
+        raise Unverified("a contribution for another epoch or advert")
+    near = full_neighbours(party.roster, scope, message.sender)
+    if message.sender == message.recipient or (near is not None and message.recipient not in near):
+        raise Unverified("a contribution from a site that is no neighbour of its recipient")
+    key = party.site_key(message.sender)
+    key.verify(message.signature, Label.CONTRIBUTION, *message.binding(), message.sealed)
 
 
 def _pair_key(party: Party, state: EpochState, pair: Pair, message: Contribution, theirs: bytes) -> bytes:
