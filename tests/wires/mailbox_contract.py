@@ -1,0 +1,116 @@
+"""The mailbox contract as tests: a wire subclasses :class:`MailboxContract` and says how an end is opened.
+
+A wire that passes may lose nothing that was not acknowledged, shows nobody another's mail, and keeps the
+first body of a name. Order, delay and repetition are its own business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+
+from privfl.errors import WireError
+from privfl.wires import Delivery, Mailbox
+
+NORTH, SOUTH = b"n" * 32, b"s" * 32
+
+
+class MailboxContract:
+    """Inherit from this, override :meth:`open`, and collect the tests."""
+
+    #: The longest a wire may take until a message that was sent is received.
+    PATIENCE_MS = 5_000
+
+    def open(self, own: bytes) -> Mailbox:
+        """Open (or open again, as after a restart) one participant's end of one and the same wire."""
+        raise NotImplementedError
+
+    def collect(self, mailbox: Mailbox, least: int, *, acknowledge: bool = True) -> list[Delivery]:
+        """Receive until ``least`` messages are there."""
+        found: list[Delivery] = []
+        for _ in range(50):
+            for delivery in mailbox.receive(self.PATIENCE_MS // 50):
+                found.append(delivery)
+                if acknowledge:
+                    delivery.acknowledge()
+            if len(found) >= least:
+                break
+        return found
+
+    def test_a_message_arrives_as_it_was_sent(self) -> None:
+        """Bytes come out as they went in, for its recipient alone."""
+        data = os.urandom(1000)
+        self.open(NORTH).send(SOUTH, data)
+        assert {one.data for one in self.collect(self.open(SOUTH), 1)} == {data}
+        assert self.open(NORTH).receive(0) == []
+
+    def test_every_message_arrives(self) -> None:
+        """Fifty messages are all delivered, in whatever order, whoever sent them."""
+        sent = {os.urandom(64) for _ in range(50)}
+        for at, data in enumerate(sorted(sent)):
+            self.open(NORTH if at % 2 else SOUTH).send(SOUTH, data)
+        assert {one.data for one in self.collect(self.open(SOUTH), 50)} == sent
+
+    def test_nothing_comes_back_once_it_is_acknowledged(self) -> None:
+        """An acknowledged message is gone, for this end and for one opened later; twice acknowledged is harmless."""
+        self.open(NORTH).send(SOUTH, b"once")
+        mailbox = self.open(SOUTH)
+        (delivery,) = self.collect(mailbox, 1)
+        delivery.acknowledge()
+        assert list(mailbox.receive(0)) == []
+        assert list(self.open(SOUTH).receive(0)) == []
+
+    def test_what_is_not_acknowledged_comes_again(self) -> None:
+        """A reader that dies before its effect is durable finds the message again, at the same end or a new one."""
+        self.open(NORTH).send(SOUTH, b"again")
+        mailbox = self.open(SOUTH)
+        assert [one.data for one in self.collect(mailbox, 1, acknowledge=False)] == [b"again"]
+        assert [one.data for one in self.collect(mailbox, 1, acknowledge=False)] == [b"again"]
+        assert [one.data for one in self.collect(self.open(SOUTH), 1)] == [b"again"]
+        assert list(self.open(SOUTH).receive(0)) == []
+
+    def test_acknowledging_one_keeps_the_others(self) -> None:
+        """Acknowledgement is per message."""
+        for data in (b"one", b"two", b"three"):
+            self.open(NORTH).send(SOUTH, data)
+        for delivery in self.collect(self.open(SOUTH), 3, acknowledge=False):
+            if delivery.data == b"two":
+                delivery.acknowledge()
+        assert {one.data for one in self.collect(self.open(SOUTH), 2)} == {b"one", b"three"}
+
+    def test_an_empty_box_is_an_empty_list(self) -> None:
+        """Nothing there is no error, waiting or not."""
+        mailbox = self.open(SOUTH)
+        assert list(mailbox.receive(0)) == []
+        assert list(mailbox.receive(1)) == []
+
+    @pytest.mark.parametrize("size", [0, 1, 65_537, 1 << 20])
+    def test_a_body_comes_back_whole(self, size: int) -> None:
+        """Bodies of any size are read by whoever knows the name; a view of memory is as good as bytes."""
+        data = os.urandom(size)
+        name = hashlib.sha256(data).digest()
+        self.open(NORTH).put_body(name, memoryview(bytearray(data)))
+        assert self.open(SOUTH).get_body(name) == data
+
+    def test_the_first_write_of_a_body_wins(self) -> None:
+        """A second write under the same name changes nothing and is no error, whoever makes it."""
+        name = hashlib.sha256(b"first").digest()
+        self.open(NORTH).put_body(name, b"first")
+        self.open(NORTH).put_body(name, b"other")
+        self.open(SOUTH).put_body(name, b"third")
+        assert self.open(SOUTH).get_body(name) == b"first"
+
+    def test_a_body_is_copied(self) -> None:
+        """A sender that reuses its buffer does not change what was stored."""
+        buffer = bytearray(b"before")
+        name = hashlib.sha256(buffer).digest()
+        self.open(NORTH).put_body(name, memoryview(buffer))
+        buffer[:] = b"after!"
+        assert self.open(SOUTH).get_body(name) == b"before"
+
+    def test_a_missing_body_is_the_wire_s_error(self) -> None:
+        """A name that nobody wrote raises WireError."""
+        with pytest.raises(WireError):
+            self.open(SOUTH).get_body(hashlib.sha256(os.urandom(8)).digest())
