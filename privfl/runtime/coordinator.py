@@ -18,6 +18,7 @@ from privfl.codec import Record
 from privfl.entropy import Entropy
 from privfl.errors import PrivflError, Refused, RoundAborted
 from privfl.learn import Task
+from privfl.ring import Ring, packed_size
 from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal
 from privfl.runtime.site import inputs_hash
 from privfl.secagg import (
@@ -260,10 +261,11 @@ class CoordinatorNode:
         return RoundResult(opened.array(), opened, transcript, survivors, dropped, reasons, attempt + 1, sizes)
 
     def _collect(self, invitation: Invitation, sizes: dict[bytes, int]) -> dict[bytes, str]:
-        sites = invitation.announcement.sites
+        a = invitation.announcement
+        sites, size = a.sites, packed_size(a.length, Ring(a.bits, a.word))
 
         def upload(received: Received) -> bool:
-            message, body = Upload.decode(received.payload), received.body()
+            message, body = Upload.decode(received.payload), received.body(size=size)
             self.machine.receive(message, body)
             sizes[received.sender] = len(received.payload) + len(body)
             return False

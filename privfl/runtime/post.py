@@ -8,12 +8,14 @@ from typing import ClassVar
 
 from privfl.codec import Record
 from privfl.entropy import Entropy
-from privfl.errors import PrivflError, Unverified
+from privfl.errors import Malformed, PrivflError, Unverified
 from privfl.secagg import Advert, Announcement, Confirmations, Contribution, EpochRecord
 from privfl.secagg.party import Party
-from privfl.wires import INLINE_LIMIT, BodyRef, Envelope, Mailbox, check_body, seal_envelope
+from privfl.wires import INLINE_LIMIT, BodyRef, Envelope, Mailbox, check_body, open_envelope, seal_envelope
 
 __all__ = ["Adverts", "Contributions", "Invitation", "Joining", "OpenEpoch", "Post", "Received", "Refusal"]
+
+MAX_PAYLOAD = 2**30  # the largest model is half of this
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ class Received:
     refs: tuple[BodyRef, ...]
     read: Callable[[BodyRef], bytes]
 
-    def body(self, at: int = 0) -> bytes:
-        """Read and verify one body beside the payload."""
-        if at >= len(self.refs):
-            raise Unverified("the message lacks a body that its kind needs")
+    def body(self, at: int = 0, *, size: int | None = None) -> bytes:
+        """Read and verify one body beside the payload; with ``size`` another size is refused before it is read."""
+        if at >= len(self.refs) or size not in (None, self.refs[at].size):
+            raise Unverified("the message lacks a body that its kind needs, or the body has another size")
         return self.read(self.refs[at])
 
 
@@ -139,14 +141,13 @@ class Post:
         return len(arrived)
 
     def _open(self, data: bytes) -> Received:
-        envelope = Envelope.decode(data)
-        if envelope.recipient != self.party.id:
-            raise Unverified("a message for someone else")
-        envelope.verify(self.party.roster, self._peer_role)
+        envelope = open_envelope(data, self.party.roster, self.party.id, self._peer_role)
         refs, payload, kind = envelope.bodies, envelope.payload, envelope.kind
         if kind.endswith("+"):
             if not refs:
                 raise Unverified("a large message without its body")
+            if refs[0].size > MAX_PAYLOAD:
+                raise Malformed(f"a message of {refs[0].size} bytes is longer than any needs to be ({MAX_PAYLOAD})")
             payload, refs, kind = self._read(refs[0]), refs[1:], kind[:-1]
         return Received(envelope.sender, kind, envelope.id, envelope.reply_to, payload, refs, self._read)
 

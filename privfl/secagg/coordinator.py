@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
-from privfl_keys import Label, SealingKey
+from privfl_keys import SEAL_OVERHEAD, Label, SealingKey
 
 from privfl.codec import Record
 from privfl.entropy import Entropy
 from privfl.errors import Misuse, Refused, RoundAborted, Unverified
+from privfl.secagg.committee import SHARE_BYTES
 from privfl.secagg.messages import (
     ABORT,
     Announcement,
@@ -189,6 +190,9 @@ def receive(topology: Topology, state: CoordinatorState, message: Upload) -> tup
     """
     a, header = state.current(), message.header
     verify_header(topology, a, header)
+    most = SEAL_OVERHEAD + 32 + len(header.commits) // 32 * SHARE_BYTES
+    if any(len(blob) > most for blob in message.blobs):
+        raise Unverified(f"site {header.site.hex()[:8]} sent a blob that is longer than its shares; it is not carried")
     if join(blob_hash(blob) for blob in message.blobs) != header.blobs:
         raise Unverified(f"site {header.site.hex()[:8]} sent blobs that are not those of its header")
     known = state.header_of(header.site)

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from privfl_keys import Label, SealingKey
+from privfl_keys import SEAL_OVERHEAD, Label, SealingKey
 
 from privfl.codec import Record, decode
 from privfl.errors import Malformed, RoundAborted, Theirs, Unverified
@@ -118,6 +118,9 @@ def open_release(layout: Layout, choice: bytes, key: SealingKey, message: Releas
     record, a = layout.topology.record, layout.announcement
     if message.member not in record.members or (message.h0, message.survivors) != (a.h0, choice):
         raise Unverified("a release of someone outside the committee, or for another slot or survivor set")
+    # a proof has fewer nodes than its tree has leaves, one for each commitment; the shares are counted below
+    if len(message.sealed_proofs) > SEAL_OVERHEAD + 5 + sum(len(header.commits) + 5 for header in layout.headers):
+        raise Malformed("a release whose proofs are longer than its trees are large")
     verify = layout.topology.roster.require(message.member, "site").verify
     verify(message.signature, Label.RELEASE, *message.binding())
     plain = key.open(message.sealed_shares, Label.RELEASE_SEAL, a.h0, choice, message.member, "shares")

@@ -1,6 +1,6 @@
 """How messages travel: signed envelopes through mailboxes that may lose, repeat, reorder and lie."""
 
-from privfl.wires.envelope import INLINE_LIMIT, BodyRef, Envelope, check_body, seal_envelope
+from privfl.wires.envelope import INLINE_LIMIT, BodyRef, Envelope, check_body, open_envelope, seal_envelope
 from privfl.wires.mailbox import Delivery, Mailbox
 from privfl.wires.memory import Faults, MemoryWire
 
@@ -13,5 +13,6 @@ __all__ = [
     "Mailbox",
     "MemoryWire",
     "check_body",
+    "open_envelope",
     "seal_envelope",
 ]

@@ -13,11 +13,13 @@ from typing import Annotated, ClassVar
 from privfl_keys import Label, Roster, SigningKey, digest
 
 from privfl.codec import Bounds, Bytes32, Bytes64, Record
-from privfl.errors import Unverified
+from privfl.errors import Malformed, Unverified
 
-__all__ = ["INLINE_LIMIT", "BodyRef", "Envelope", "check_body", "seal_envelope"]
+__all__ = ["INLINE_LIMIT", "BodyRef", "Envelope", "check_body", "open_envelope", "seal_envelope"]
 
 INLINE_LIMIT = 64 * 1024
+MAX_BODIES = 8
+MAX_ENVELOPE = INLINE_LIMIT + 4096  # anyone may fill a box: what is longer is not even decoded
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Envelope(Record):
     id: Annotated[bytes, Bounds(16, 16)]
     reply_to: Annotated[bytes, Bounds(0, 16)]
     payload: Annotated[bytes, Bounds(0, INLINE_LIMIT)]
-    bodies: tuple[BodyRef, ...]
+    bodies: Annotated[tuple[BodyRef, ...], Bounds(0, MAX_BODIES)]
     signature: Bytes64
 
     def signed_digest(self) -> bytes:
@@ -65,6 +67,22 @@ class Envelope(Record):
         if self.federation != roster.federation:
             raise Unverified("a message of another federation")
         roster.require(self.sender, role).verify(self.signature, Label.ENVELOPE, self.signed_digest())
+
+
+def open_envelope(data: bytes, roster: Roster, recipient: bytes, role: str) -> Envelope:
+    """Decode and verify what lay in a box.
+
+    Raises:
+        Malformed: too long, or no envelope.
+        Unverified: for someone else, of another federation, or not signed by a member with ``role``.
+    """
+    if len(data) > MAX_ENVELOPE:
+        raise Malformed(f"a message of {len(data)} bytes is longer than any envelope ({MAX_ENVELOPE})")
+    envelope = Envelope.decode(data)
+    if envelope.recipient != recipient:
+        raise Unverified("a message for someone else")
+    envelope.verify(roster, role)
+    return envelope
 
 
 def seal_envelope(key: SigningKey, bare: Envelope) -> Envelope:

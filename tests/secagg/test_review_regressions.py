@@ -1,0 +1,135 @@
+"""Attacks that once succeeded against the machines or the runtime; each must stay defeated."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from privfl_keys import Label
+
+from privfl.errors import Malformed, Unverified
+from privfl.runtime.post import Post
+from privfl.secagg import Upload
+from privfl.wires import BodyRef, Envelope, MemoryWire, seal_envelope
+from privfl.wires.envelope import MAX_BODIES, MAX_ENVELOPE
+from tests.harness import LEDGER, NOW, Harness, SeededEntropy
+
+
+def test_no_site_files_contributions_under_another_name() -> None:
+    """A malicious site that is quicker than its victims does not push them out of the epoch."""
+    h = Harness.make(5, entropy=SeededEntropy("filed"))
+    scope = h.coordinator.start_epoch()
+    for site in h.ids:
+        h.coordinator.receive_advert(h.sites[site].advertise(scope.epoch))
+    sent = {site: h.sites[site].contribute(h.coordinator.adverts)[0] for site in h.ids}
+    mallory, victim = h.ids[0], h.ids[1]
+    rubbish = [replace(sent[mallory][0], sender=victim, recipient=peer) for peer in h.ids if peer != victim]
+    adverts = {advert.site: advert.digest for advert in h.coordinator.adverts}
+    named = [replace(one, sender_advert=adverts[victim], recipient_advert=adverts[one.recipient]) for one in rubbish]
+    before = h.coordinator.dump()
+    for forged in (rubbish, named, [*sent[mallory], *named]):
+        with pytest.raises(Unverified):
+            h.coordinator.receive_contributions(forged)
+        assert h.coordinator.dump() == before
+    for site in h.ids:
+        h.coordinator.receive_contributions(sent[site])
+        h.coordinator.receive_contributions(sent[site])
+    for site in h.ids:
+        h.coordinator.receive_confirmations(h.sites[site].confirm(h.coordinator.contributions_for(site))[0])
+    assert h.coordinator.fix_record()[0].sites == tuple(h.ids)
+
+
+def test_the_coordinator_files_contributions_of_neighbours_only() -> None:
+    """Nobody fills the coordinator's store with contributions that no slot can need."""
+    h = Harness.make(12, degree=6, entropy=SeededEntropy("near"))
+    scope = h.coordinator.start_epoch()
+    for site in h.ids:
+        h.coordinator.receive_advert(h.sites[site].advertise(scope.epoch))
+    adverts = {advert.site: advert.digest for advert in h.coordinator.adverts}
+    sender = h.ids[0]
+    one = h.sites[sender].contribute(h.coordinator.adverts)[0][0]
+    near = {m.recipient for m in h.sites[h.ids[1]].contribute(h.coordinator.adverts)[0]}
+    assert len(near) == 6
+    for recipient in h.ids:
+        bare = replace(one, recipient=recipient, recipient_advert=adverts[recipient])
+        signed = replace(bare, signature=h.keys[sender].sign(Label.CONTRIBUTION, *bare.binding(), bare.sealed))
+        try:
+            h.coordinator.receive_contributions([signed])
+        except Unverified:
+            continue
+    assert sum(bool(h.coordinator.contributions_for(site)) for site in h.ids) == 6
+
+
+def test_a_dealer_cannot_make_others_carry_more_than_shares() -> None:
+    """A sealed blob longer than the shares it should hold is refused with the whole upload."""
+    h = Harness.make(5, entropy=SeededEntropy("fat"))
+    h.open_epoch()
+    a = h.coordinator.announce(h.plan(), (1, 0))
+    site = h.ids[0]
+    h.sites[site].accept(a, now=NOW, ledger_head=LEDGER)
+    out = h.sites[site].upload(a, h.vectors(a)[site], now=NOW)
+    blobs = (out.message.blobs[0], out.message.blobs[1] + b"\0", *out.message.blobs[2:])
+    bare = replace(out.message.header, blobs=b"".join(hashlib.sha256(blob).digest() for blob in blobs))
+    header = replace(bare, signature=h.keys[site].sign(Label.HEADER, bare.digest, bare.ledger_head))
+    with pytest.raises(Unverified, match="longer than its shares"):
+        h.coordinator.receive(Upload(header, blobs), out.body)
+    assert h.coordinator.receive(out.message, out.body)
+
+
+def test_a_member_cannot_send_more_proof_than_there_are_trees() -> None:
+    """The part of a release that is opened only in a dispute is bounded before it is stored."""
+    h = Harness.make(5, entropy=SeededEntropy("proofs"))
+    h.open_epoch()
+    a = h.coordinator.announce(h.plan(), (1, 0))
+    vectors = h.vectors(a)
+    for site in h.ids[:4]:
+        h.upload(a, site, vectors[site])
+    h.coordinator.close()
+    for member, ask in h.asks().items():
+        h.coordinator.receive_vote(h.sites[member].vote(ask, now=NOW))
+    member = h.ids[0]
+    release = h.sites[member].release(h.asks()[member], now=NOW)
+    with pytest.raises(Malformed, match="proofs are longer"):
+        h.coordinator.receive_release(replace(release, sealed_proofs=bytes(100_000)))
+    h.coordinator.receive_release(release)
+
+
+def test_what_is_longer_than_an_envelope_is_not_even_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can put bytes into a box cannot make its owner decode them for minutes."""
+    h = Harness.make(3, entropy=SeededEntropy("box"))
+    wire = MemoryWire()
+    party = h.party(h.ids[0])
+    post = Post(party, wire.mailbox(party.id), h.entropy, peer_role="coordinator")
+
+    def never(data: bytes) -> Any:
+        raise AssertionError("decoded")
+
+    wire.post(b"anyone", party.id, b"l" + bytes(MAX_ENVELOPE))
+    with monkeypatch.context() as patch:
+        patch.setattr(Envelope, "decode", never)
+        assert post.receive(0, never) == 1
+    assert post.rejected == 1
+
+
+def test_a_body_of_the_wrong_size_is_not_read() -> None:
+    """A peer that names a huge body does not make the receiver load it."""
+    h = Harness.make(3, entropy=SeededEntropy("body"))
+    wire = MemoryWire()
+    party = h.party(h.ids[0])
+    post = Post(party, wire.mailbox(party.id), h.entropy, peer_role="coordinator")
+    huge, got = BodyRef(bytes(32), 2**34), list[Any]()
+
+    def deliver(kind: str, count: int) -> None:
+        sender = h.coordinator_key.verify_key.site_id
+        bare = Envelope("test", sender, party.id, kind, bytes(16), b"", b"", (huge,) * count, bytes(64))
+        wire.post(sender, party.id, seal_envelope(h.coordinator_key, bare).encode())
+        post.receive(0, got.append)
+
+    deliver("announce", 1)
+    with pytest.raises(Unverified, match="another size"):
+        got[0].body(size=100)
+    deliver("announce+", 1)
+    deliver("announce", MAX_BODIES + 1)
+    assert len(got) == 1 and post.rejected == 2
