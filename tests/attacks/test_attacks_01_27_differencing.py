@@ -85,6 +85,18 @@ def test_attack_16_a_retry_of_another_round_does_not_bring_an_old_question_back(
         machine.accept(same, now=NOW, ledger_head=LEDGER)  # an honest retry of B is taken
 
 
+def test_attack_16_a_retry_of_a_round_in_which_a_site_answered_nothing() -> None:
+    """Round 1 opens A. Round 2 asks A again, which every site refuses, and members lawfully abort that attempt; its
+    certified retry is still the second time that A is asked.
+    """
+    h = noiseless_federation()
+    finish(Slot.run(h), h.ids)
+    again = h.coordinator.announce(h.plan(), (2, 0))
+    retry = forged(h, again, attempt=1, seq=again.seq + 1, aborts=aborts(h, again), cohort=b"".join(h.ids[1:]))
+    for site in h.ids[1:]:
+        turned_away(h, site, retry, Refused, "once per data version")
+
+
 def test_attack_16_an_unlawful_attempt_cannot_be_aborted_into_a_lawful_one() -> None:
     """Attempt 0 is opened. The coordinator announces attempt 1 without certificate only to have it aborted, and
     shows those ABORT votes in attempt 2: members give no ABORT vote for an attempt that was never lawful.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from privfl.errors import Refused, Unverified
-from privfl.secagg import CoordinatorMachine, Equivocation, RolledBack, Upload
+from privfl.secagg import ABORT, CoordinatorMachine, Equivocation, RolledBack, Upload
 from privfl.secagg.party import Party
 from privfl.secagg.site import blob_hash
 from tests.attacks._tools_a import (
@@ -130,6 +131,10 @@ def test_attack_10_votes_of_another_epoch_or_round_make_no_certificate() -> None
     retry = forged(h, again, attempt=1, seq=again.seq + 1, aborts=old_aborts)
     turned_away(h, h.ids[0], retry, Unverified, "another epoch")
     slot = Slot.of(h, again)
+    wrongs: tuple[dict[str, Any], ...] = ({"round": 2}, {"attempt": 1}, {"h0": first.a.h0}, {"choice": ABORT})
+    for wrong in wrongs:
+        other = [signed_vote(h, one, again, **{"choice": slot.choice(h.ids), **wrong}) for one in h.ids]
+        refused(h.sites[h.ids[0]], Unverified, "another slot", slot.release, h.ids[0], h.ids, other)
     moved = [signed_vote(h, one, again, slot.choice(h.ids), scope=first.a.scope) for one in h.ids]
     refused(h.sites[h.ids[0]], Unverified, "another epoch", slot.release, h.ids[0], h.ids, moved)
 
@@ -198,11 +203,13 @@ def test_attack_11_a_site_whose_store_was_rolled_back_stops() -> None:
     h.open_epoch()
     turned_away(h, site, h.coordinator.announce(h.plan(), (1, 0)), RolledBack, "older copy")
     h.coordinator.abandon()
-    # the store in order: the same head is known, and the round goes on
+    # the store in order: the same head is known, in the next epoch too, and rounds go on
     fine = ready(4)
     fine.round((1, 0))
-    total, expected, _ = fine.round((2, 0))
-    assert np.array_equal(total, expected)
+    fine.open_epoch()
+    for number in (1, 2):
+        total, expected, _ = fine.round((number, 0))
+        assert np.array_equal(total, expected)
     assert h.sites[other].censored == ()
     assert len(kept) > len(stored)
 

@@ -11,6 +11,7 @@ from privfl_keys import Label
 
 from privfl.errors import Malformed, Refused, RoundAborted, Unverified
 from privfl.secagg import Accumulator, Equivocation
+from privfl.secagg import site as site_module
 from privfl.secagg.messages import ABORT, Ask
 from privfl.secagg.reconstruct import reconstruct
 from privfl.secagg.slot import ring_of
@@ -23,8 +24,9 @@ from tests.attacks._tools_a import (
     resigned,
     signed_vote,
     turned_away,
+    upload,
 )
-from tests.harness import LEDGER, NOW, Harness
+from tests.harness import LEDGER, NOW, Harness, SeededEntropy
 
 BYSTANDER = b"\xaa" * 32
 
@@ -173,6 +175,10 @@ def test_attack_05_a_site_that_never_uploaded_records_nothing() -> None:
     """Honest dropout is not censorship: a silent site that votes on the others' U makes no record."""
     h = ready(4)
     h.round(dropped=h.ids[:1])
+    a = h.coordinator.announce(h.plan(), (2, 0))
+    h.sites[h.ids[0]].accept(a, now=NOW, ledger_head=LEDGER)  # and dies before the upload
+    slot = Slot.of(h, a, h.ids[1:])
+    slot.votes(h.ids[1:], h.ids)
     assert all(machine.censored == () for machine in h.sites.values())
 
 
@@ -343,6 +349,31 @@ def test_attack_15_two_models_in_one_slot_give_at_most_one_certificate() -> None
     ]
     shared = len(commits) - len(set(commits))
     assert shared == 3 + 1  # pairs inside {0, 1, 2} and {3, 4}; none across the two H0
+
+
+def test_attack_15_seeds_under_two_announcements_are_unrelated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site's store is rolled back, so that it uploads under two H0 of one slot and seq from the same pair keys: no
+    seed of one upload is a seed of the other, also when its entropy repeats.
+    """
+    made: list[list[bytes]] = []
+    make = site_module._Seeds.make
+
+    def spied(*args: Any) -> Any:
+        seeds = make(*args)
+        made.append(seeds.values)
+        return seeds
+
+    monkeypatch.setattr(site_module._Seeds, "make", staticmethod(spied))
+    h = ready(4)
+    one = h.coordinator.announce(h.plan(), (1, 0))
+    two = forged(h, one, nonce=b"n" * 32)
+    victim, stored = h.ids[0], h.sites[h.ids[0]].dump()
+    for a in (one, two):
+        h.entropy = SeededEntropy("replayed")
+        h.reload(victim, stored, restarted=False)
+        upload(h, victim, a, np.zeros(8, np.int64))
+    assert [len(seeds) for seeds in made] == [4, 4]
+    assert len(set(made[0] + made[1])) == 8
 
 
 def test_attack_15_a_member_acts_on_one_announcement_per_slot() -> None:
