@@ -54,7 +54,9 @@ def tables(sites: int = 5, rows: int = 40) -> dict[str, pd.DataFrame]:
 
 
 def federation(sites: int = 5, **options: Any) -> Federation:
-    """A local federation of small tables."""
+    """A local federation of small tables; with ``clock``, on that clock."""
+    if "clock" in options:
+        return Federation({name: SCHEMA.bind(one) for name, one in tables(sites).items()}, SCHEMA, **options)
     return Federation.local(tables(sites), SCHEMA, **options)
 
 
