@@ -45,6 +45,7 @@ class Label(StrEnum):
     H0 = "H0"
     SELF_SEED = "self"
     DEALING = "dealing"
+    NOISE = "noise"
     PAIR_SEED = "pair"
     COMMIT = "commit"
     MASK = "mask"

@@ -24,6 +24,7 @@ from privfl.runtime.site import inputs_hash
 from privfl.secagg import (
     Advert,
     Announcement,
+    Blame,
     Confirmations,
     CoordinatorMachine,
     Equivocation,
@@ -121,6 +122,7 @@ class CoordinatorNode:
         self._post = Post(party, mailbox, entropy, peer_role="site")
         self._clock, self._patience, self._quiet = clock, patience_ms, quiet
         self.evidence: list[tuple[bytes, bytes]] = []
+        self.convicted: dict[bytes, str] = {}  # dealers whose own shares contradict their header, and how
 
     # -- one phase ----------------------------------------------------------------------------------
 
@@ -217,9 +219,9 @@ class CoordinatorNode:
             RoundAborted: no attempt could be opened; the message says what was missing in the last.
             Refused: every site refused, with the first reason.
         """
-        cohort = self.machine.record.sites
         for attempt in range(attempts):
             on_attempt(attempt)
+            cohort = self._cohort(complete, min_survivors)
             deadline = self._clock.now() + 10 * self._patience
             plan = SlotPlan(
                 task.id,
@@ -241,6 +243,12 @@ class CoordinatorNode:
                 log.warning("round %d, attempt %d: %s", number, attempt, error)
                 self._give_up(announcement)
         raise RoundAborted(f"round {number} was given up after {attempts} attempt(s): {last}")
+
+    def _cohort(self, complete: bool, least: int) -> tuple[bytes, ...]:
+        """Everyone in the epoch but convicted dealers, who would spoil every round; while enough are left."""
+        sites = self.machine.record.sites
+        honest = tuple(site for site in sites if site not in self.convicted)
+        return sites if complete or len(honest) < least else honest
 
     def _attempt(self, task: Task, inputs: bytes, a: Announcement, attempt: int) -> RoundResult:
         sizes: dict[bytes, int] = {}
@@ -291,6 +299,9 @@ class CoordinatorNode:
                     found = self.machine.finish()
                 except TooFewShares as error:
                     log.warning("waiting for more members: %s", error)
+                    for blame in error.blames:
+                        if blame.kind == "dealer":
+                            self._convict(blame)
             return found is not None
 
         reasons = self._exchange("ask-release", self._asks(), release)
@@ -298,6 +309,12 @@ class CoordinatorNode:
             why = "; ".join(sorted(set(reasons.values()))) or "the others did not answer"
             raise RoundAborted(f"too few committee members released their shares: {why}")
         return found
+
+    def _convict(self, blame: Blame) -> None:
+        for site in blame.sites:
+            if site not in self.convicted:
+                log.error("site %s is left out from now on: %s", site.hex()[:8], blame.reason)
+                self.convicted[site] = blame.reason
 
     def _asks(self) -> dict[bytes, Record]:
         present = set(self.machine.record.sites)

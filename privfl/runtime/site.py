@@ -16,11 +16,11 @@ from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.dp import LocalReport
 from privfl.entropy import Entropy
-from privfl.errors import DataError, PrivflError, Theirs, Unverified
+from privfl.errors import DataError, PrivflError, Refused, Theirs, Unverified
 from privfl.learn import BoundData, Task
 from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal
 from privfl.runtime.terms import Account, Terms
-from privfl.secagg import Announcement, Ask, SiteMachine, Upload
+from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Upload
 from privfl.secagg.party import Party
 from privfl.wires import Mailbox
 
@@ -83,7 +83,8 @@ class SiteNode:
     """One site: its machine, data, terms and account behind a mailbox.
 
     ``checkpoint`` is called by name after each step of a slot; tests and the demo crash a site there.
-    ``report`` counts what was odd about the rows, for the operator of this site alone.
+    ``report`` counts what was odd about the rows, for the operator of this site alone. ``rolled_back`` is the
+    alarm after which the site answers nothing any more.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class SiteNode:
         )
         self._post = Post(party, mailbox, entropy, peer_role="coordinator")
         self.report = LocalReport()
+        self.rolled_back: RolledBack | None = None
         self._tasks: dict[bytes, Task] = {}
         self._replies: dict[bytes, tuple[str, bytes]] = {}
         self._handlers: dict[str, Callable[[Received], tuple[str, Record, list[bytes]]]] = {
@@ -134,10 +136,16 @@ class SiteNode:
         handler = self._handlers.get(received.kind)
         try:
             if handler is None:
-                raise Unverified(f"there is no request of kind '{received.kind}'")
+                raise Unverified(f"there is no request of kind {received.kind!a}")
+            if self.rolled_back is not None:
+                raise Refused("this site has stopped: its store is an older copy; its operator was told what to do")
             kind, reply, bodies = handler(received)
         except PrivflError as error:
-            log.warning("refused %s: %s", received.kind, error)
+            if isinstance(error, RolledBack):
+                self.rolled_back = error
+                log.critical("%s", error)
+            else:
+                log.warning("refused %a: %s", received.kind, error)
             kind, reply, bodies = "refused", Refusal(str(error)[:2000]), []
         payload = reply.encode()
         if not bodies:  # an upload lies in the outbox
@@ -177,7 +185,7 @@ class SiteNode:
     def _announce(self, received: Received) -> tuple[str, Record, list[bytes]]:
         invitation = Invitation.decode(received.payload)
         a, now = invitation.announcement, self._clock.now()
-        repeated = self._repeat(a)
+        repeated = self._repeat(a, now)
         if repeated is not None:
             return repeated
         task = self._check(invitation, now)
@@ -187,7 +195,8 @@ class SiteNode:
         self.machine.accept(a, now=now, ledger_head=head)
         self._saved()
         self._checkpoint("accepted", a.round)
-        vector = task.upload(invitation.inputs, self.bound, self._entropy, report=self.report)
+        entropy = SlotEntropy(self._entropy, Label.NOISE, a.h0, self.party.id)
+        vector = task.upload(invitation.inputs, self.bound, entropy, report=self.report)
         out = self.machine.upload(a, vector, now=self._clock.now())
         del vector
         self._checkpoint("computed", a.round)
@@ -195,7 +204,7 @@ class SiteNode:
         self._checkpoint("stored", a.round)
         return "upload", out.message, [out.body]
 
-    def _repeat(self, a: Announcement) -> tuple[str, Record, list[bytes]] | None:
+    def _repeat(self, a: Announcement, now: int) -> tuple[str, Record, list[bytes]] | None:
         """The stored upload of this very slot, if there is one: repeats send identical bytes."""
         stored = self._store.outbox()
         if stored is None:
@@ -204,6 +213,8 @@ class SiteNode:
         if message.header.h0 != a.h0:
             return None
         self.machine.check_resend(message)
+        if now > a.deadline:
+            raise Refused("the deadline has passed by this site's clock; nothing is uploaded")
         return "upload", message, [stored[1]]
 
     def _check(self, invitation: Invitation, now: int) -> Task:

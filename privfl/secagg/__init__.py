@@ -24,7 +24,7 @@ from privfl.secagg.messages import (
 )
 from privfl.secagg.party import Equivocation, Party, RolledBack, Rules
 from privfl.secagg.reconstruct import Blame, TooFewShares
-from privfl.secagg.site import Outgoing
+from privfl.secagg.site import Outgoing, SlotEntropy
 from privfl.secagg.transcript import OpenedSum, Transcript, Verified, read_transcript, verify_transcript
 from privfl.secagg.transitions import TABLES, mermaid
 
@@ -51,6 +51,7 @@ __all__ = [
     "Scope",
     "Shelf",
     "SiteMachine",
+    "SlotEntropy",
     "SlotPlan",
     "TooFewShares",
     "Transcript",

@@ -30,6 +30,7 @@ from privfl.secagg.messages import (
     Header,
     Release,
     Scope,
+    SeenHead,
     Upload,
     Vote,
     join,
@@ -160,6 +161,17 @@ class SiteMachine:
     def check_resend(self, message: Upload) -> None:
         """Raise Refused unless these are the bytes of the last upload."""
         site.check_resend(self._state.slot, message)
+
+    def acknowledge(self, head: SeenHead) -> None:
+        """After :class:`RolledBack`, once people have settled the loss: leave the epoch, know this head from now on.
+
+        The epoch is left because an old store may have voted or uploaded in it what it no longer knows.
+        """
+        state, epoch = self._state, self._state.epoch
+        slot = site.acknowledge(self.party.key.verify_key, state.slot, head)
+        if epoch is not None and epoch.stage != "erased":
+            epoch = epochs.close(epoch)
+        self._state = replace(state, epoch=epoch, slot=slot)
 
     def vote(self, ask: Ask, *, now: int) -> Vote:
         """S2; store the dump before sending."""

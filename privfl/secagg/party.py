@@ -22,7 +22,14 @@ class Equivocation(Theirs):
 
 
 class RolledBack(Theirs):
-    """A head that this site signed is unknown to its store: the store is an old copy. Stop and alarm."""
+    """A head that this site signed is unknown to its store: the store is an old copy. Stop and alarm.
+
+    ``head`` is what the coordinator showed; ``SiteMachine.acknowledge`` takes it once the loss is settled.
+    """
+
+    def __init__(self, message: str, head: Record) -> None:
+        super().__init__(message)
+        self.head = head
 
 
 class SecretRecord(Record):

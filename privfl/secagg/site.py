@@ -22,7 +22,7 @@ from privfl.ring import pack, to_words
 from privfl.secagg import merkle, shamir
 from privfl.secagg.epoch import MAX_AGE_MS, MAX_ROUNDS, EpochState, ratchet
 from privfl.secagg.masks import apply_masks
-from privfl.secagg.messages import Announcement, Header, Upload, body_prefix, join, split
+from privfl.secagg.messages import Announcement, Header, SeenHead, Upload, body_prefix, join, split
 from privfl.secagg.party import Party, RolledBack, Rules, SecretRecord
 from privfl.secagg.slot import (
     Topology,
@@ -35,7 +35,17 @@ from privfl.secagg.slot import (
 )
 from privfl.secagg.transitions import SITE_SLOT, advance
 
-__all__ = ["Outgoing", "SlotState", "accept", "check_resend", "fresh_slot_state", "restart", "upload"]
+__all__ = [
+    "Outgoing",
+    "SlotEntropy",
+    "SlotState",
+    "accept",
+    "acknowledge",
+    "check_resend",
+    "fresh_slot_state",
+    "restart",
+    "upload",
+]
 
 MAX_GAP = 1024
 KEPT_HEADS = 1024
@@ -134,7 +144,9 @@ def _check_own_head(key: VerifyKey, state: SlotState, a: Announcement) -> None:
         if head.header not in split(state.heads):
             raise RolledBack(
                 "the coordinator shows a header signed by this site that its store does not know: the store is an "
-                "older copy. Stop this site, tell the compliance officer, and rejoin with the next epoch"
+                "older copy. Stop this site, tell the compliance officer, settle what its account lacks, then "
+                "acknowledge the head and rejoin with the next epoch",
+                head,
             )
 
 
@@ -225,7 +237,7 @@ def upload(
     near = _usable_keys(epoch, topology, party.id)
     seeds = _Seeds.make(a.h0, party.id, near, entropy)
     body = _masked(vector, a, seeds)
-    header, blobs = _deal(party, topology, a, seeds, body, state, _SlotEntropy(entropy, a.h0, party.id))
+    header, blobs = _deal(party, topology, a, seeds, body, state, SlotEntropy(entropy, Label.DEALING, a.h0, party.id))
     message = Upload(header, tuple(blobs))
     heads = (state.heads + header.digest)[-32 * KEPT_HEADS :]
     done = replace(state, stage=stage, outbox=upload_hash(message), heads=heads)
@@ -238,19 +250,21 @@ def upload_hash(message: Upload) -> bytes:
 
 
 @dataclass(frozen=True, repr=False)
-class _SlotEntropy:
-    """Entropy for one site's dealing in one slot: a replayed source repeats no coefficient and no salt across H0.
+class SlotEntropy:
+    """Entropy for one use by one site in one slot: a replayed source repeats nothing across H0.
 
     The same coefficients under two seeds would show every member the difference of the seeds, so that
-    one opened slot opens the other.
+    one opened slot opens the other; the same noise in two sums would cancel.
     """
 
     source: Entropy
+    label: Label
     h0: bytes
     own: bytes
 
     def draw(self, size: int) -> bytes:
-        return derive(self.source.draw(32), Label.DEALING, self.h0, self.own, size=size)
+        """Return ``size`` bytes, at most 8 160."""
+        return derive(self.source.draw(32), self.label, self.h0, self.own, size=size)
 
 
 class _Seeds(NamedTuple):
@@ -360,6 +374,12 @@ def note_survivors(state: SlotState, own: bytes, announcement: Announcement, hea
     if not left_out or state.h0 in split(state.censored):
         return state
     return replace(state, censored=(state.censored + state.h0)[-32 * KEPT_HEADS :])
+
+
+def acknowledge(key: VerifyKey, state: SlotState, head: SeenHead) -> SlotState:
+    """Know a header of one's own again that the store had lost; raises Unverified if it is not one's own."""
+    key.verify(head.signature, Label.HEADER, head.header, head.ledger_head)
+    return replace(state, heads=(state.heads + head.header)[-32 * KEPT_HEADS :])
 
 
 def restart(state: SlotState) -> SlotState:

@@ -6,12 +6,17 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from privfl_keys import Label
 
-from privfl.errors import Malformed, Unverified
+from privfl import Federation, Logistic
+from privfl.errors import Malformed, Refused, Unverified
 from privfl.runtime.post import Post
-from privfl.secagg import Upload
+from privfl.runtime.site import MemorySiteStore
+from privfl.secagg import RolledBack, SiteMachine, SlotEntropy, Upload
+from privfl.secagg import site as site_module
 from privfl.wires import BodyRef, Envelope, MemoryWire, seal_envelope
 from privfl.wires.envelope import MAX_BODIES, MAX_ENVELOPE
 from tests.harness import LEDGER, NOW, Harness, SeededEntropy
@@ -132,4 +137,97 @@ def test_a_body_of_the_wrong_size_is_not_read() -> None:
         got[0].body(size=100)
     deliver("announce+", 1)
     deliver("announce", MAX_BODIES + 1)
-    assert len(got) == 1 and post.rejected == 2
+    assert (len(got), post.rejected) == (1, 2)
+
+
+def test_a_site_that_lost_its_store_can_come_back() -> None:
+    """The alarm for an old store is not for ever: once people have settled it, the site joins the next epoch."""
+    h = Harness.make(5, entropy=SeededEntropy("lost"))
+    h.open_epoch()
+    h.round()
+    lost, dump = h.ids[0], h.sites[h.ids[0]].dump()
+    h.sites[lost] = SiteMachine(h.party(lost), h.rules, h.entropy)
+    h.open_epoch()
+    a = h.coordinator.announce(h.plan(), (1, 0))
+    with pytest.raises(RolledBack, match="acknowledge") as caught:
+        h.sites[lost].accept(a, now=NOW, ledger_head=LEDGER)
+    head = next(head for head in a.seen if head.site == lost)
+    assert caught.value.head == head
+    with pytest.raises(Unverified):
+        h.sites[lost].acknowledge(next(other for other in a.seen if other.site != lost))
+    h.sites[lost].acknowledge(head)
+    with pytest.raises(Refused, match="erased"):
+        h.sites[lost].accept(a, now=NOW, ledger_head=LEDGER)
+    h.coordinator.abandon()
+    h.open_epoch()
+    opened, expected, transcript = h.round()
+    assert np.array_equal(opened, expected)
+    assert lost in {header.site for header in transcript.headers}
+    h.reload(lost, dump).close_epoch()
+    h.sites[lost].acknowledge(head)
+
+
+def federation() -> Federation:
+    """Five sites with sixty rows each."""
+    rng = np.random.default_rng(5)
+    schema = {"records": 60, "columns": {"x": {"lower": 0, "upper": 1}, "ill": {"classes": [False, True]}}}
+    tables = {name: pd.DataFrame({"x": rng.random(60), "ill": rng.random(60) > 0.5}) for name in "abcde"}
+    return Federation.local(tables, schema=schema)
+
+
+def test_one_inconsistent_dealer_does_not_stop_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site whose shares contradict its header spoils one attempt; the next goes on without it."""
+    fed = federation()
+    bad = next(iter(fed._sites))
+    honest = site_module._deal
+
+    def deal(party: Any, *rest: Any) -> Any:
+        with monkeypatch.context() as patch:
+            if party.id == bad:
+                split = site_module.shamir.split
+
+                def twisted(*args: Any) -> Any:
+                    shares = split(*args)
+                    shares[:, :, 0] ^= np.uint32(1)
+                    return shares
+
+                patch.setattr(site_module.shamir, "split", twisted)
+            return honest(party, *rest)
+
+    monkeypatch.setattr(site_module, "_deal", deal)
+    fit = fed.train(Logistic(label="ill"), epsilon=5, rounds=4, progress=False)
+    assert fit.rounds == 3
+    assert {len(one.headers) for one in fit.transcript} == {4}
+    assert set(fed._coordinator.convicted) == {bad}
+
+
+def test_a_site_resends_nothing_after_the_deadline() -> None:
+    """What was stored but not sent before the deadline is never sent: before it the upload, after it nothing."""
+    fed, asked = federation(), list[Any]()
+    fed.train(Logistic(label="ill"), epsilon=5, rounds=1, progress=False, observer=lambda *told: asked.append(told[1]))
+    node = next(iter(fed._sites.values())).node
+    assert node is not None
+    a = asked[0].transcript.announcement
+    assert node._repeat(a, a.deadline) is not None
+    with pytest.raises(Refused, match="deadline"):
+        node._repeat(a, a.deadline + 1)
+
+
+def test_a_site_with_an_old_store_stops() -> None:
+    """The alarm is heard: the node answers no request any more, a vote least of all."""
+    fed = federation()
+    spec = Logistic(label="ill")
+    fed.train(spec, epsilon=5, rounds=1, progress=False)
+    site = next(iter(fed._sites.values()))
+    site.store = MemorySiteStore()
+    fit = fed.train(spec, epsilon=5, rounds=1, progress=False)
+    assert fit.dropped == {1: (site.name,)}
+    assert site.node is not None
+    assert isinstance(site.node.rolled_back, RolledBack)
+
+
+def test_a_replayed_source_repeats_no_noise_across_slots() -> None:
+    """The same entropy twice gives other noise in another slot, so that it does not cancel between two sums."""
+    first, second = (SlotEntropy(SeededEntropy("twice"), Label.NOISE, h0, b"s" * 32).draw(32) for h0 in (b"a", b"b"))
+    again = SlotEntropy(SeededEntropy("twice"), Label.NOISE, b"a", b"s" * 32).draw(32)
+    assert first == again != second
