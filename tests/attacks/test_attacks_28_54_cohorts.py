@@ -165,6 +165,11 @@ def test_attack_30_bounds_are_absolute_not_relative_to_the_cohort() -> None:
         with pytest.raises(Refused, match="min_survivors"):
             h.sites[h.ids[0]].accept(announced(h, lawful, **changes), now=NOW, ledger_head=LEDGER)
     h.sites[h.ids[0]].accept(lawful, now=NOW, ledger_head=LEDGER)
+    strict = Harness.make(7, min_survivors=6)  # the site's own policy asks for more than the protocol
+    strict.open_epoch()
+    announcement = strict.coordinator.announce(strict.plan(min_survivors=5), (1, 0))
+    with pytest.raises(Refused, match="policy"):
+        strict.sites[strict.ids[0]].accept(announcement, now=NOW, ledger_head=LEDGER)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from privfl.secagg.coordinator import reply_key
 from privfl.secagg.messages import split
 from privfl.secagg.reconstruct import Layout
 from privfl.secagg.shamir import LIMBS
+from privfl.secagg.site import blob_info
 from tests.attacks._tools_b import headed, off_by_one, open_blob, redeal, rerelease, take
 from tests.harness import NOW, Harness
 
@@ -142,6 +143,24 @@ def test_attack_35_a_blob_of_another_slot_is_refused_or_complained_of() -> None:
     complaints = certify(h)
     assert complaints[member] == {dealer}
     assert not any(complaints[other] for other in h.ids if other != member)
+
+
+def test_attack_35_a_blob_opens_for_its_own_slot_dealer_and_seat_only() -> None:
+    """The seal itself is bound: with the right key, every other H0, dealer, member, seat or advert fails to open."""
+    h, sent, _ = collecting()
+    dealer, member = h.ids[0], h.ids[1]
+    record, header = h.coordinator.record, sent[dealer].message.header
+    at = record.members.index(member)
+    epoch = h.sites[member]._state.epoch
+    assert epoch is not None
+    assert epoch.advert is not None
+    key, blob = epoch.sealing_key(), sent[dealer].message.blobs[at]
+    true = (header.h0, dealer, member, at + 1, epoch.advert.digest)
+    key.open(blob, Label.BLOB, *blob_info(*true))
+    for place, other in enumerate((bytes(32), h.ids[2], h.ids[3], at + 2, bytes(32))):
+        false = (*true[:place], other, *true[place + 1 :])
+        with pytest.raises(Unverified):
+            key.open(blob, Label.BLOB, *blob_info(*false))  # type: ignore[arg-type]
 
 
 # 38: dealers that frame members, and members that lie

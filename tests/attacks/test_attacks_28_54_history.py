@@ -14,7 +14,7 @@ from privfl.secagg.epoch import MAX_SEQ_GAP, ratchet
 from privfl.secagg.machine import MAX_EPOCH_GAP, SiteState
 from privfl.secagg.site import MAX_GAP
 from privfl.secagg.slot import commitment
-from tests.attacks._tools_b import abort_votes, announced, certified_ask, forged_abort, take
+from tests.attacks._tools_b import abort_votes, announced, certified_ask, forged_abort, take, voted
 from tests.harness import DEADLINE, LEDGER, NOW, POLICY, Harness, SeededEntropy
 
 
@@ -180,7 +180,11 @@ def test_attack_37_noiseless_retry_needs_the_abort_votes_of_a_quorum() -> None:
     retry = h.coordinator.announce(h.plan(), (1, 1))
     victim = h.ids[2]
     few, twice = votes[: threshold - 1], (*votes[: threshold - 1], votes[0])
-    for aborts in ((), few, twice):
+    elsewhere = [
+        tuple(voted(h, vote, **other) for vote in votes)
+        for other in ({"attempt": 1}, {"round": 9}, {"choice": b"\x01" * 32})
+    ]
+    for aborts in ((), few, twice, *elsewhere):
         stays_unchanged(h, victim, announced(h, retry, aborts=aborts), Refused, "ABORT votes")
     unsigned = (*few, replace(votes[-1], signature=bytes(64)))
     stays_unchanged(h, victim, announced(h, retry, aborts=unsigned), Unverified, "vote")

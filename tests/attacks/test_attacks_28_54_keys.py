@@ -13,6 +13,7 @@ from privfl.errors import Refused, Theirs, Unverified
 from privfl.ring import Ring, packed_size, unpack
 from privfl.secagg import Advert, Contribution, Equivocation, OpenedSum, SiteMachine, verify_transcript
 from privfl.secagg.masks import BLOCK_BYTES, MaskStream, apply_masks, expand
+from privfl.secagg.shamir import recover
 from tests.attacks._tools_b import announced, open_blob, take
 from tests.harness import LEDGER, NOW, Harness, SeededEntropy
 
@@ -376,6 +377,18 @@ def test_attack_47_replayed_entropy_repeats_no_mask_across_two_h0() -> None:
     assert all(first.commits[a : a + 32] != second.commits[b : b + 32] for a, b in pairs)
     words = [np.frombuffer(out.body, "<u4") for out in outs]
     assert np.count_nonzero(words[0] == words[1]) < 4
+
+
+def test_attack_47_replayed_entropy_repeats_no_seed_across_two_h0() -> None:
+    """A seed that the committee opens in slot 1 (b, or s towards a dropped site) is no seed of slot 2."""
+    h, _, _, shares = two_slots_of_replayed_entropy()
+    threshold = h.coordinator.record.threshold
+    seeds = [
+        {seed.tobytes() for seed in recover(range(1, threshold + 1), np.stack([rows for _, rows in one[:threshold]]))}
+        for one in shares
+    ]
+    assert [len(one) for one in seeds] == [5, 5]
+    assert seeds[0].isdisjoint(seeds[1])
 
 
 def test_attack_47_replayed_entropy_repeats_no_sharing_polynomial_across_two_h0() -> None:
