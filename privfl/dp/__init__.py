@@ -29,6 +29,7 @@ from privfl.dp.calibrate import (
 from privfl.dp.contribution import LocalReport
 from privfl.dp.cost import ZERO_COST, Cost
 from privfl.dp.mechanisms import (
+    MAX_REACH,
     Contribution,
     FactorTable,
     assemble,
@@ -58,6 +59,7 @@ from privfl.dp.subsampled import dp_sgd_cost, dp_sgd_parts, effective_multiplier
 from privfl.dp.units import Noise, Trust, Unit
 
 __all__ = [
+    "MAX_REACH",
     "METRICS_SHARE",
     "WIDTHS",
     "ZERO_COST",

@@ -8,6 +8,10 @@ L2 norm of one is N·‖r̃‖² with N = ‖x̃‖², so a record is clipped th
 kept if ‖r̃‖²·N ≤ Δ² in exact integers, zero otherwise. Then every coordinate of every factor is at
 most Δ in magnitude, any partial sum over at most 2^53/Δ records is an integer below 2^53, and float64
 matrix products are exact whatever their order. Larger tables are cut into blocks of rows.
+
+What a record contributes must depend on that record alone. A float matrix product breaks this: BLAS rounds a
+row by where it stands and by how many rows there are. Predictions therefore come from
+:meth:`FactorTable.predictors`, in integers; after it only steps that look at one row at a time follow.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ from privfl.dp.contribution import Contribution, Float64Array, Int64Array, Local
 from privfl.dp.sizing import factor_delta2
 from privfl.errors import Misuse
 
-__all__ = ["FactorTable", "factor_gradient"]
+__all__ = ["MAX_REACH", "FactorTable", "factor_gradient"]
 
+#: Most that the largest features of all columns may add up to, in units of 2^-feature_bits: see ``predictors``.
+MAX_REACH = 1 << 50
 _EXACT = 1 << 53
 _CACHE_ROWS = 1 << 13
 _AIM = 1.0 - 2.0**-40
@@ -57,6 +63,43 @@ class FactorTable:
 
     def __repr__(self) -> str:
         return f"FactorTable(columns={self._features.shape[1]}, <redacted>)"
+
+    def predictors(self, params: Float64Array, reach: Float64Array) -> Float64Array:
+        """X·p, each row's by itself: no bit of a row's result depends on other rows or on their number.
+
+        A model whose terms cancel would turn the rounding of a float product into any number at all, and one
+        record more would move the contributions of others. Here the parameters are first rounded to a grid
+        that depends on public numbers only and on which every partial sum is an integer below 2^53.
+
+        Args:
+            params: public and finite, shape ``(d, k)``, in units of one feature.
+            reach: for every column the largest magnitude that public bounds allow its features, shape ``(d,)``,
+                integers in units of 2^-feature_bits.
+
+        Returns:
+            float64 ``[n, k]``; infinite where a prediction overflows. Parameters keep at least 52 bits less
+            those of Σ reach, relative to the largest.
+
+        Raises:
+            Misuse: shapes differ, parameters are not finite, or Σ reach is above 2^50.
+        """
+        columns = self._features.shape[1]
+        if params.ndim != 2 or params.shape[0] != columns or reach.shape != (columns,):
+            raise Misuse(f"parameters of shape {params.shape} do not belong to {columns} feature columns")
+        if not np.isfinite(params).all() or not reach.sum() <= MAX_REACH:
+            raise Misuse("predictions need finite parameters and features that leave room below 2^53; use fewer bits")
+        used = np.where(reach[:, None] > 0, params, 0.0)
+        largest = float(np.max(np.abs(used), initial=0.0))
+        if largest == 0.0:
+            return np.zeros((self._features.shape[0], params.shape[1]))
+        used /= largest
+        load = float((reach[:, None] * np.abs(used)).sum(axis=0).max())  # between 1 and 2^50
+        exponent = 52 - math.frexp(load)[1]
+        # At most 2^52, and half a unit of rounding for each unit of reach: below 2^53.
+        whole = np.matmul(self._features, np.rint(np.ldexp(used, exponent)))
+        with np.errstate(over="ignore"):
+            out: Float64Array = np.ldexp(whole, -exponent - self.feature_bits) * largest
+        return out
 
     def gradient(
         self, residuals: npt.ArrayLike, clip: float, residual_bits: int, *, report: LocalReport | None = None

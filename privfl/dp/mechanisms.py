@@ -14,7 +14,7 @@ import numpy as np
 
 from privfl.dp.contribution import Contribution, Int64Array, LocalReport
 from privfl.dp.dither import dithered_sum
-from privfl.dp.factors import FactorTable, factor_gradient
+from privfl.dp.factors import MAX_REACH, FactorTable, factor_gradient
 from privfl.dp.release import Block, Release
 from privfl.dp.samplers import DiscreteGaussian, DiscreteLaplace
 from privfl.dp.units import Noise
@@ -23,6 +23,7 @@ from privfl.entropy import Entropy, Keystream
 from privfl.errors import Misuse
 
 __all__ = [
+    "MAX_REACH",
     "Contribution",
     "FactorTable",
     "LocalReport",

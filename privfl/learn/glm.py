@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from privfl.dp import Contribution, FactorTable, LocalReport, bounded_delta2, bounded_sum, factor_delta2
+from privfl.dp import MAX_REACH, Contribution, FactorTable, LocalReport, bounded_delta2, bounded_sum, factor_delta2
 from privfl.entropy import Entropy
+from privfl.errors import Misuse
 from privfl.learn.binding import BoundData
 from privfl.learn.history import History
 from privfl.learn.models import EstimatorRef
 from privfl.learn.planning import Layout
+from privfl.learn.schema import Numeric
 from privfl.learn.strategies import Floats
 from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Task, TaskState
-from privfl.ring import dequantise, quantise
+from privfl.ring import quantise
 
 if TYPE_CHECKING:
     from privfl.learn.specs import Linear, Logistic
@@ -41,18 +43,37 @@ class GlmTask(Task):
     def layout(self) -> tuple[Layout, ...]:
         spec, records = self.spec, self.schema.records
         delta2 = factor_delta2(spec.clip, spec.feature_bits, spec.residual_bits)
+        self._check_bits(delta2)
         blocks = [Layout("gradient", (len(self.features) + 1) * self.outputs, delta2, records * math.isqrt(delta2))]
         if spec.metrics:
             metrics2 = bounded_delta2(len(METRICS), METRIC_SCALE)
             blocks.append(Layout("metrics", len(METRICS), metrics2, records * METRIC_SCALE))
         return tuple(blocks)
 
+    def _reach(self) -> Floats:
+        """Largest magnitude of each quantised feature by the schema, the intercept's last; whole numbers."""
+        columns = (self.schema.columns[name] for name in self.features)
+        # Computed as the values themselves are, so that rounding cannot take a value beyond.
+        reach = [max(c.center - c.lower, c.upper - c.center) / c.scale for c in columns if isinstance(c, Numeric)]
+        return np.rint(np.array([*reach, 1.0]) * 2.0**self.spec.feature_bits)
+
+    def _check_bits(self, delta2: int) -> None:
+        # Public numbers decide here, before anything is spent; left to the site's sums, a row would decide.
+        with np.errstate(over="ignore"):
+            fits = float(self._reach().sum()) <= MAX_REACH
+        if not fits or math.isqrt(delta2) >= 1 << 53:
+            spec = self.spec
+            raise Misuse(
+                f"the columns' bounds and a clip of {spec.clip:g} at {spec.feature_bits}+{spec.residual_bits} bits do "
+                "not leave exact sums in float64; use fewer bits, or declare scales nearer to the spread of the columns"
+            )
+
     # -- the site ------------------------------------------------------------------------------------
 
     def _parts(self, params: Floats, bound: BoundData, entropy: Entropy, report: LocalReport) -> Sequence[Contribution]:
         del entropy  # construction F rounds towards zero
         spec = self.spec
-        predictors = self._design(bound) @ params
+        predictors = self._predictors(params, bound)
         residuals = self._residuals(predictors, bound)
         parts = [self._table(bound).gradient(residuals, spec.clip, spec.residual_bits, report=report)]
         if spec.metrics:
@@ -68,9 +89,9 @@ class GlmTask(Task):
         key = ("factors", self.features, self.spec.feature_bits)
         return bound.prepared(key, lambda: FactorTable(self._quantised(bound), self.spec.feature_bits))
 
-    def _design(self, bound: BoundData) -> Floats:
-        key = ("design", self.features, self.spec.feature_bits)
-        return bound.prepared(key, lambda: dequantise(self._quantised(bound), self.spec.feature_bits))
+    def _predictors(self, params: Floats, bound: BoundData) -> Floats:
+        """Linear predictors ``[n, k]``, every row's by itself: never a float product over several rows."""
+        return self._table(bound).predictors(params, self._reach())
 
     def _residuals(self, predictors: Floats, bound: BoundData) -> Floats:
         """Prediction minus truth, ``[n, k]``; zero where there is no usable label."""
@@ -87,7 +108,7 @@ class GlmTask(Task):
         return out
 
     def metrics_of(self, params: Floats, bound: BoundData) -> Floats:
-        return self._metrics(self._design(bound) @ params, bound)
+        return self._metrics(self._predictors(params, bound), bound)
 
     def _metrics(self, predictors: Floats, bound: BoundData) -> Floats:
         truth, usable = bound.label(self.spec.label)
