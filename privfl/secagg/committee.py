@@ -153,7 +153,7 @@ def abort(
     """
     a = announcement
     topology, ballot, _ = _take_up(party, rules, epoch, state, a, now=a.deadline)
-    stage = advance(MEMBER_SLOT, ballot.stage, "abort") if not ballot.vote else ballot.stage
+    stage = advance(MEMBER_SLOT, ballot.stage, "abort")
     if ballot.vote:
         return state, _repeat(ballot, ABORT)
     signed = _sign_vote(party, topology, a, ABORT, ())

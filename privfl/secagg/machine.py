@@ -329,7 +329,8 @@ class CoordinatorMachine:
     def receive_confirmations(self, message: Confirmations) -> None:
         """E2; raises Theirs if the signature does not verify."""
         epochs.verify_confirmations(self.party.site_key(message.site), self._scope(), message)
-        if message.site not in {one.site for one in self._state.confirmations}:
+        # once the record is fixed, what comes late is of a site outside it, and belongs in no transcript
+        if self._state.record is None and message.site not in {one.site for one in self._state.confirmations}:
             self._state = replace(self._state, confirmations=(*self._state.confirmations, message))
 
     def fix_record(self) -> tuple[EpochRecord, tuple[Confirmations, ...]]:
@@ -454,6 +455,7 @@ class CoordinatorMachine:
         a, opening = self.slot.current(), self._opening_of()
         moved, keys, stubs = coordinator.open_sum(opening, self.slot, lambda note: self._fetch(release_name(a, note)))
         self._sum = None  # unmasking spends it, whatever fails after
+        opening.opened.clear()  # the shares are not needed any more, and lie in memory beside the sum
         opened = seal_sum(running.unmask(keys.plus, keys.minus), self._entropy.draw(32))
         transcript = self._transcript(moved, opening.layout, keys.seed_hashes, opened, stubs)
         self._state, self._opening = replace(self._state, slot=moved), None

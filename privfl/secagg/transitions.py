@@ -16,6 +16,7 @@ Table = Mapping[tuple[str, str], str]
 
 SITE_EPOCH: Table = {
     ("new", "advertise"): "advertised",
+    ("advertised", "advertise"): "advertised",
     ("advertised", "contribute"): "contributed",
     ("contributed", "confirm"): "confirmed",
     ("confirmed", "join"): "active",
@@ -39,6 +40,7 @@ MEMBER_SLOT: Table = {
     ("idle", "abort"): "voted",
     ("idle", "release"): "released",
     ("voted", "vote"): "voted",
+    ("voted", "abort"): "voted",
     ("voted", "release"): "released",
     ("released", "vote"): "released",
     ("released", "release"): "released",
