@@ -48,6 +48,10 @@ class AveragingTask(Task):
         length = (len(self.features) + 1) * self.outputs
         if scale * spec.clip < least_scaled_clip(length):
             raise Misuse(f"scale_bits {spec.scale_bits} is too coarse for {length} parameters; use more bits")
+        if not scale * spec.clip < 2.0**60:  # said here, not after the site was charged
+            raise Misuse(
+                f"a clip of {spec.clip:g} at {spec.scale_bits} scale_bits does not fit 64-bit words; use fewer"
+            )
         delta2 = rounded_delta2(length, scale, spec.clip)
         blocks = [Layout("update", length, delta2, math.isqrt(delta2) + 1)]
         if spec.metrics:

@@ -37,6 +37,8 @@ class Declared(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             raise Misuse("; ".join(_complaint(item) for item in error.errors())) from None
+        except OverflowError:  # a whole number that no float holds
+            raise Misuse("a number is too large; use at most 1e308") from None
 
 
 def _complaint(item: Any) -> str:

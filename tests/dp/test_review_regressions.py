@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import Ridge
 
 from privfl.codec import encode
 from privfl.dp import MAX_REACH, FactorTable
 from privfl.entropy import SYSTEM
 from privfl.errors import Malformed, Misuse
-from privfl.learn import BoundData, Linear, Logistic, Schema, Task
+from privfl.learn import Averaging, BoundData, Linear, Logistic, Schema, Task
+from privfl.learn.planning import Descriptor
+from privfl.runtime import Federation, PrivacyReport
 
 FEATURES = 30
 
@@ -115,3 +120,51 @@ def test_no_row_decides_whether_feature_bits_fit() -> None:
     for pay in (0.0, 1e9, math.inf, math.nan):
         bound = wide.bind(pd.DataFrame({"pay": [pay], "y": [0.5]}))
         assert fitting.upload(fitting.model_bytes(fitting.initial_state()), bound, SYSTEM).size == fitting.length
+
+
+def test_numbers_that_no_float_holds_are_a_peers_fault() -> None:
+    """A descriptor with huge integers is Malformed; it does not end the site's process."""
+    told = Descriptor.decode(task_of(0).descriptor())
+    for lower, upper in ((-(10**400), 1), (-(10**400), 10**400)):
+        schema = json.loads(told.schema)
+        schema["columns"]["x0"] = {"lower": lower, "upper": upper}
+        with pytest.raises(Malformed):
+            Task.from_descriptor(replace(told, schema=json.dumps(schema)).encode())
+
+
+def test_a_clip_that_no_word_holds_is_refused_before_anything_is_charged() -> None:
+    """Public numbers that make every upload fail are found when the task is made."""
+    spec = Averaging(label="y", estimator=Ridge(), clip=2.0**25, scale_bits=36, unprotected=True)
+    with pytest.raises(Misuse, match="fewer bits"):
+        spec.compile(schema_of(0), epsilon=None, delta=None, sites=3)
+    with pytest.raises(Misuse, match="fewer bits"):
+        Linear(label="y", clip=1e9, feature_bits=20, residual_bits=20).compile(
+            schema_of(0), epsilon=8.0, delta=1e-5, sites=5
+        )
+
+
+def test_runs_on_the_same_tables_add_up_in_the_report() -> None:
+    """Every run has its own budget; its report also shows the sum over all runs, in the smallest unit."""
+    task = task_of(2)
+    once = PrivacyReport.of(task, 10, {})
+    assert once.lifetime_epsilon == once.epsilon
+    assert once.runs == 1
+    twice = PrivacyReport.of(task, 10, {}, [(task.release, 10)])
+    assert twice.epsilon == once.epsilon < twice.lifetime_epsilon == task.epsilon_after(20)
+    assert f"{twice.lifetime_epsilon:.3f} per record" in twice.words
+    assert "over all 2 runs" in repr(twice)
+    whole = Averaging(label="y", estimator=Ridge()).compile(schema_of(0), epsilon=8.0, delta=1e-5, sites=5, rounds=10)
+    mixed = PrivacyReport.of(whole, 10, {}, [(task.release, 10)])
+    assert mixed.lifetime_epsilon > twice.lifetime_epsilon
+    assert "per record" in mixed.words.splitlines()[-1]
+    assert PrivacyReport.of(task, 10, {}, [(None, 1)]).lifetime_epsilon == math.inf
+
+
+def test_a_second_training_reports_what_the_first_has_spent() -> None:
+    """The federation remembers earlier runs, whose accounts are closed."""
+    schema = Schema(records=9, columns={"x": {"lower": 0, "upper": 1}, "ill": {"classes": [False, True]}})
+    table = pd.DataFrame({"x": [0.1, 0.9, 0.4], "ill": [False, True, True]})
+    fed = Federation.local({"north": table, "south": table, "east": table}, schema)
+    runs = [fed.train(Logistic(label="ill"), epsilon=40.0, rounds=1, progress=False).privacy for _ in range(2)]
+    assert [run.runs for run in runs] == [1, 2]
+    assert runs[0].lifetime_epsilon == runs[0].epsilon < runs[1].lifetime_epsilon
