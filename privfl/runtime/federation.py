@@ -18,7 +18,7 @@ import pandas as pd
 from privfl_keys import Member, Roster, SigningKey
 
 from privfl.clock import Clock, SystemClock
-from privfl.dp import Trust
+from privfl.dp import Release, Trust
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import DataError, Misuse, Refused, RoundAborted
 from privfl.learn import BoundData, Schema, Spec, Task, TaskState
@@ -109,6 +109,7 @@ class Federation:
             quiet=True,
         )
         self._kills: list[Kill] = []
+        self._past: list[tuple[Release | None, int]] = []  # what earlier runs released, and how often
         self._wire.work = self._work
 
     @classmethod
@@ -183,6 +184,7 @@ class Federation:
         Args:
             spec: what to train, e.g. ``privfl.Logistic(label="malignant")``.
             epsilon, delta: the whole run's promise; None only for a specification that runs unprotected by name.
+                Runs on the same tables add up: ``privacy.lifetime_epsilon`` of the result says to how much.
             rounds: uploads per site that the budget is spread over, repeated attempts included.
             trust: ``distributed`` (noise shared among the sites) or ``local`` (each site's own noise suffices).
             mode: ``complete`` opens the sum of all sites or none; ``voted`` survives missing sites; ``auto`` is
@@ -224,8 +226,12 @@ class Federation:
         for kill in kills:
             if kill.site not in self.names:
                 raise Misuse(f"there is no site {kill.site!r} to kill; sites are {', '.join(self.names)}")
-        with TrainingProgress(rounds) if progress else nullcontext() as bar:
-            return run.train(bar)
+        try:
+            with TrainingProgress(rounds) if progress else nullcontext() as bar:
+                return run.train(bar)
+        finally:
+            if run.charged:  # an aborted run has spent as well
+                self._past.append((task.release, run.charged))
 
     def _check_least(self, least: int) -> None:
         low, high = self.roster.corrupt_bound + 2, len(self._sites)
@@ -374,7 +380,7 @@ class _Run:
         return Fit(
             task.finish(state),
             state.history,
-            PrivacyReport.of(task, self.charged, fed.spent()),
+            PrivacyReport.of(task, self.charged, fed.spent(), fed._past),
             Transcripts(self.transcripts, fed._authority.verify_key),
             task,
             pd.DataFrame(self.scores),

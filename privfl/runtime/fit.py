@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from privfl_keys import VerifyKey
 
+from privfl.dp import Release, Unit
 from privfl.errors import Misuse
 from privfl.learn import History, Task, save_model
 from privfl.secagg import Transcript, Verified, verify_transcript
@@ -83,7 +84,9 @@ class PrivacyReport:
         epsilon, delta: of everything that was uploaded, aborted attempts included; infinite without noise.
         uploads: charged per site. planned: what the budget was calibrated for.
         fallback_epsilon: if every other site colludes with the coordinator.
-        spent: ε by site, from each site's own account.
+        spent: ε by site, from each site's own account of this run.
+        runs, lifetime_epsilon: runs of the federation on these tables so far, this one included, and the ε of all
+            of them together at the same δ, in the smallest unit that any of them protected.
     """
 
     epsilon: float
@@ -96,18 +99,31 @@ class PrivacyReport:
     fallback_epsilon: float
     spent: Mapping[str, float]
     words: str
+    runs: int = 1
+    lifetime_epsilon: float = math.inf
 
     @classmethod
-    def of(cls, task: Task, uploads: int, spent: Mapping[str, float]) -> PrivacyReport:
-        """The report of ``uploads`` charged uploads of ``task``."""
+    def of(
+        cls,
+        task: Task,
+        uploads: int,
+        spent: Mapping[str, float],
+        past: Sequence[tuple[Release | None, int]] = (),
+    ) -> PrivacyReport:
+        """The report of ``uploads`` charged uploads of ``task``, after earlier runs' releases and uploads."""
         release, delta = task.release, task.plan.delta
         if release is None or delta is None:
             text = "No noise was added: the result itself carries no differential privacy."
-            return cls(math.inf, 0.0, uploads, task.plan.rounds, "none", "none", math.inf, math.inf, spent, text)
+            runs = 1 + len(past)
+            return cls(math.inf, 0.0, uploads, task.plan.rounds, "none", "none", math.inf, math.inf, spent, text, runs)
         from privfl.dp import Cost, epsilon_of_cost  # noqa: PLC0415 - SciPy is loaded when a figure is asked for
 
         charged = max(1, uploads)
         fallback = Cost(charged * Fraction(release.fallback_mu) ** 2, charged * release.delta)
+        words, lifetime = release.words(delta, charged), task.epsilon_after(charged)
+        if past:
+            lifetime, unit = _lifetime([*past, (release, charged)], delta)
+            words += f"\nAll {1 + len(past)} runs on these tables together: epsilon {lifetime:.3f} per {unit}."
         return cls(
             task.epsilon_after(charged),
             delta,
@@ -118,17 +134,34 @@ class PrivacyReport:
             release.mu * math.sqrt(charged),
             epsilon_of_cost(fallback, delta),
             spent,
-            release.words(delta, charged),
+            words,
+            1 + len(past),
+            lifetime,
         )
 
     def __repr__(self) -> str:
         return (
             f"PrivacyReport(epsilon {self.epsilon:.3f} at delta {self.delta:g} per {self.unit}, trust {self.trust}, "
-            f"{self.uploads} of {self.planned} uploads; {self.fallback_epsilon:.3f} if all others collude)"
+            f"{self.uploads} of {self.planned} uploads; {self.fallback_epsilon:.3f} if all others collude"
+            + (f"; {self.lifetime_epsilon:.3f} over all {self.runs} runs)" if self.runs > 1 else ")")
         )
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.words)}</pre>"
+
+
+def _lifetime(runs: Sequence[tuple[Release | None, int]], delta: float) -> tuple[float, Unit]:
+    """ε of all runs together, counted in the smallest of their units; infinite after a run without noise."""
+    from privfl.dp import ZERO_COST, epsilon_of_cost  # noqa: PLC0415 - as above
+
+    releases = [(release, uploads) for release, uploads in runs if release is not None]
+    unit = next(unit for unit in Unit if any(release.unit is unit for release, _ in releases))
+    if len(releases) < len(runs):
+        return math.inf, unit
+    total = ZERO_COST
+    for release, uploads in releases:
+        total += uploads * release.cost_in(unit)
+    return (epsilon_of_cost(total, delta) if total.delta < Fraction(delta) else math.inf), unit
 
 
 @dataclass(frozen=True)
@@ -195,6 +228,8 @@ class Fit:
             "unit": self.privacy.unit,
             "trust": self.privacy.trust,
             "words": self.privacy.words,
+            "runs": self.privacy.runs,
+            "lifetime_epsilon": self.privacy.lifetime_epsilon if math.isfinite(self.privacy.lifetime_epsilon) else None,
         }
         (target / "privacy.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         self.transcript.save(target / "transcripts")
