@@ -245,8 +245,8 @@ class CoordinatorNode:
         raise RoundAborted(f"round {number} was given up after {attempts} attempt(s): {last}")
 
     def _cohort(self, complete: bool, least: int) -> tuple[bytes, ...]:
-        """Everyone in the epoch but convicted dealers, who would spoil every round; while enough are left."""
-        sites = self.machine.record.sites
+        """Everyone usable but convicted dealers, who would spoil every round; while enough are left."""
+        sites = self.machine.usable
         honest = tuple(site for site in sites if site not in self.convicted)
         return sites if complete or len(honest) < least else honest
 

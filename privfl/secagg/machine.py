@@ -38,7 +38,7 @@ from privfl.secagg.messages import (
 )
 from privfl.secagg.party import Equivocation, Party, Rules, SecretRecord
 from privfl.secagg.reconstruct import Layout
-from privfl.secagg.record import build_record
+from privfl.secagg.record import build_record, mutually_confirmed
 from privfl.secagg.slot import Topology, check_announcement, ring_of
 from privfl.secagg.transcript import OpenedSum, ReleaseStub, Transcript, seal_sum
 
@@ -341,6 +341,12 @@ class CoordinatorMachine:
         self._state = replace(state, record=record, confirmations=inside, contributions=())
         self._inboxes = None
         return record, inside
+
+    @property
+    def usable(self) -> tuple[bytes, ...]:
+        """Sites of the record that can work together: on a sparse graph without those that silence neighbours."""
+        state, record = self._state, self.record
+        return mutually_confirmed(self.party.roster, record.scope, record.sites, state.confirmations)
 
     def announce(self, plan: coordinator.SlotPlan, slot: tuple[int, int]) -> Announcement:
         """S0; store the dump before sending."""

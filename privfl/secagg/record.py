@@ -21,6 +21,7 @@ __all__ = [
     "committee_of",
     "full_neighbours",
     "merge_disputes",
+    "mutually_confirmed",
     "potential_neighbours",
     "sparse_graph",
 ]
@@ -70,20 +71,11 @@ def build_record(
     On the complete graph, sites are left out (worst connected first) until every remaining pair has
     confirmed each other in both directions.
     """
-    confirmed = {message.site: frozenset(split(message.peers)) for message in confirmations}
+    confirmed = {message.site for message in confirmations}
     present = {advert.site: advert for advert in adverts if advert.site in confirmed}
     if not roster.degree:
-        while present:
-            missing = {
-                site: sum(
-                    other not in confirmed[site] or site not in confirmed[other] for other in present if other != site
-                )
-                for site in present
-            }
-            worst = max(sorted(missing), key=missing.__getitem__)
-            if not missing[worst]:
-                break
-            del present[worst]
+        kept = mutually_confirmed(roster, scope, tuple(present), confirmations)
+        present = {site: present[site] for site in kept}
     if len(present) < roster.corrupt_bound + 2:
         raise Refused(
             f"only {len(present)} sites confirmed their pair keys; an epoch needs at least {roster.corrupt_bound + 2}"
@@ -91,6 +83,30 @@ def build_record(
     members, corrupt, threshold = committee_of(roster, tuple(present))
     ordered = tuple(present[site] for site in sorted(present))
     return EpochRecord(scope, ordered, join(members), roster.corrupt_bound, corrupt, threshold, roster.degree)
+
+
+def mutually_confirmed(
+    roster: Roster, scope: Scope, sites: Sequence[bytes], confirmations: Sequence[Confirmations]
+) -> tuple[bytes, ...]:
+    """``sites``, sorted, less the worst connected until every two neighbours left have confirmed each other.
+
+    A site never skips a neighbour, so one that confirms with few would silence many if it stayed.
+    """
+    confirmed = {message.site: frozenset(split(message.peers)) for message in confirmations}
+    present = {site for site in sites if site in confirmed}
+    unmet = {
+        site: {
+            other
+            for other in potential_neighbours(roster, scope, site) & present
+            if other not in confirmed[site] or site not in confirmed[other]
+        }
+        for site in sorted(present)
+    }
+    while any(unmet.values()):
+        worst = max(unmet, key=lambda site: len(unmet[site]))
+        for other in unmet.pop(worst):
+            unmet[other].remove(worst)
+    return tuple(unmet)
 
 
 def check_record(roster: Roster, record: EpochRecord, scope: Scope, verify: Callable[[Advert], None]) -> None:

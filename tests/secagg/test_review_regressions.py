@@ -167,6 +167,25 @@ def test_a_site_that_lost_its_store_can_come_back() -> None:
     h.sites[lost].acknowledge(head)
 
 
+def test_a_site_that_confirms_with_few_silences_nobody_on_a_sparse_graph() -> None:
+    """The coordinator can tell whom to leave out of the cohort so that every other site uploads."""
+    h = Harness.make(16, degree=8, corrupt=3, min_survivors=11, entropy=SeededEntropy("few"))
+    scope, mallory = h.coordinator.start_epoch(), h.ids[0]
+    for site in h.ids:
+        h.coordinator.receive_advert(h.sites[site].advertise(scope.epoch))
+    for site in h.ids:
+        out, _ = h.sites[site].contribute(h.coordinator.adverts)
+        h.coordinator.receive_contributions(out[:1] if site == mallory else out)
+    for site in h.ids:
+        h.coordinator.receive_confirmations(h.sites[site].confirm(h.coordinator.contributions_for(site))[0])
+    record, confirmations = h.coordinator.fix_record()
+    for site in record.sites:
+        h.sites[site].join(record, confirmations, now=NOW)
+    assert h.coordinator.usable == tuple(h.ids[1:])
+    opened, expected, _ = h.round(cohort=h.coordinator.usable)
+    assert np.array_equal(opened, expected)
+
+
 def federation() -> Federation:
     """Five sites with sixty rows each."""
     rng = np.random.default_rng(5)
