@@ -49,9 +49,7 @@ class AveragingTask(Task):
         if scale * spec.clip < least_scaled_clip(length):
             raise Misuse(f"scale_bits {spec.scale_bits} is too coarse for {length} parameters; use more bits")
         if not scale * spec.clip < 2.0**60:  # said here, not after the site was charged
-            raise Misuse(
-                f"a clip of {spec.clip:g} at {spec.scale_bits} scale_bits does not fit 64-bit words; use fewer"
-            )
+            raise Misuse(f"a clip of {spec.clip:g} at {spec.scale_bits} scale_bits passes 2^60 units; use fewer bits")
         delta2 = rounded_delta2(length, scale, spec.clip)
         blocks = [Layout("update", length, delta2, math.isqrt(delta2) + 1)]
         if spec.metrics:
