@@ -19,7 +19,7 @@ from privfl.entropy import Entropy
 from privfl.errors import PrivflError, Refused, RoundAborted
 from privfl.learn import Task
 from privfl.ring import Ring, packed_size
-from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal
+from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
 from privfl.runtime.site import inputs_hash
 from privfl.secagg import (
     Advert,
@@ -37,7 +37,9 @@ from privfl.secagg import (
     Upload,
     Vote,
 )
+from privfl.secagg.messages import split
 from privfl.secagg.party import Party
+from privfl.secagg.record import merge_disputes
 from privfl.wires import Mailbox
 
 __all__ = ["CoordinatorNode", "MemoryShelf", "RoundResult"]
@@ -171,6 +173,19 @@ class CoordinatorNode:
         Raises:
             Refused: too few sites confirmed one another.
         """
+        here, reasons = tuple(sites), dict[bytes, str]()
+        while True:
+            unmet: list[tuple[bytes, bytes]] = []
+            reasons |= self._set_up(here, unmet)
+            # only the two ends can tell a false confirmation: whom too many name goes, else both ends of a pair
+            out = merge_disputes(unmet, self.machine.party.roster.corrupt_bound)
+            if not out:
+                return reasons
+            reasons |= dict.fromkeys(out, "no pair key with another site, by what one of the two says")
+            here = tuple(site for site in here if site not in out)
+
+    def _set_up(self, sites: Sequence[bytes], unmet: list[tuple[bytes, bytes]]) -> dict[bytes, str]:
+        """One try at an epoch; adds to ``unmet`` the pairs of sites of which one says that they share no key."""
         machine, reasons = self.machine, dict[bytes, str]()
         scope = machine.start_epoch()
 
@@ -193,7 +208,15 @@ class CoordinatorNode:
         reasons |= self._exchange("contributions", boxes, confirmations)
         record, confirmed = machine.fix_record()
         joining = Joining(record, confirmed)
-        reasons |= self._exchange("record", dict.fromkeys(record.sites, joining), lambda received: False)
+
+        def joined(received: Received) -> bool:
+            if received.kind == "unmet":
+                inside = set(split(Unmet.decode(received.payload).peers)) & set(record.sites) - {received.sender}
+                pairs = {(min(peer, received.sender), max(peer, received.sender)) for peer in inside}
+                unmet.extend(pairs.difference(unmet))
+            return False
+
+        reasons |= self._exchange("record", dict.fromkeys(record.sites, joining), joined)
         for site in sites:
             if site not in record.sites:
                 reasons.setdefault(site, "did not answer in time")

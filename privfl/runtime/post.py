@@ -10,10 +10,11 @@ from privfl.codec import Record
 from privfl.entropy import Entropy
 from privfl.errors import Malformed, PrivflError, Unverified
 from privfl.secagg import Advert, Announcement, Confirmations, Contribution, EpochRecord
+from privfl.secagg.messages import Ids
 from privfl.secagg.party import Party
 from privfl.wires import INLINE_LIMIT, BodyRef, Envelope, Mailbox, check_body, open_envelope, seal_envelope
 
-__all__ = ["Adverts", "Contributions", "Invitation", "Joining", "OpenEpoch", "Post", "Received", "Refusal"]
+__all__ = ["Adverts", "Contributions", "Invitation", "Joining", "OpenEpoch", "Post", "Received", "Refusal", "Unmet"]
 
 MAX_PAYLOAD = 2**30  # the largest model is half of this
 
@@ -49,6 +50,15 @@ class Joining(Record):
     TAG: ClassVar[str] = "joining"
     record: EpochRecord
     confirmations: tuple[Confirmations, ...]
+
+
+@dataclass(frozen=True)
+class Unmet(Record):
+    """Site to coordinator: the sites of the record that hold no pair key with it, ids concatenated."""
+
+    TAG: ClassVar[str] = "unmet"
+    epoch: int
+    peers: Ids
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from privfl.dp import LocalReport
 from privfl.entropy import Entropy
 from privfl.errors import DataError, PrivflError, Refused, Theirs, Unverified
 from privfl.learn import BoundData, Task
-from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal
+from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
 from privfl.runtime.terms import Account, Terms
-from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Upload
+from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload
+from privfl.secagg.messages import join
 from privfl.secagg.party import Party
 from privfl.wires import Mailbox
 
@@ -178,9 +179,14 @@ class SiteNode:
 
     def _record(self, received: Received) -> tuple[str, Record, list[bytes]]:
         joining = Joining.decode(received.payload)
-        self.machine.join(joining.record, joining.confirmations, now=self._clock.now())
+        epoch = joining.record.scope.epoch
+        try:
+            self.machine.join(joining.record, joining.confirmations, now=self._clock.now())
+        except Unconfirmed as error:
+            log.warning("epoch %d: %s: %s", epoch, error, ", ".join(peer.hex()[:8] for peer in error.peers))
+            return "unmet", Unmet(epoch, join(error.peers)), []
         self._saved()
-        return "joined", OpenEpoch(joining.record.scope.epoch), []
+        return "joined", OpenEpoch(epoch), []
 
     def _announce(self, received: Received) -> tuple[str, Record, list[bytes]]:
         invitation = Invitation.decode(received.payload)

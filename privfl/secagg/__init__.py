@@ -22,7 +22,7 @@ from privfl.secagg.messages import (
     Upload,
     Vote,
 )
-from privfl.secagg.party import Equivocation, Party, RolledBack, Rules
+from privfl.secagg.party import Equivocation, Party, RolledBack, Rules, Unconfirmed
 from privfl.secagg.reconstruct import Blame, TooFewShares
 from privfl.secagg.site import Outgoing, SlotEntropy
 from privfl.secagg.transcript import OpenedSum, Transcript, Verified, read_transcript, verify_transcript
@@ -55,6 +55,7 @@ __all__ = [
     "SlotPlan",
     "TooFewShares",
     "Transcript",
+    "Unconfirmed",
     "Upload",
     "Verified",
     "Vote",

@@ -16,7 +16,7 @@ from privfl_keys import Label, SealingKey, SealingPublicKey, VerifyKey, derive, 
 from privfl.entropy import Entropy
 from privfl.errors import PrivflError, Refused, Theirs, Unverified
 from privfl.secagg.messages import Advert, Confirmations, Contribution, EpochRecord, Scope, join, split
-from privfl.secagg.party import Equivocation, Party, SecretRecord
+from privfl.secagg.party import Equivocation, Party, SecretRecord, Unconfirmed
 from privfl.secagg.record import check_record, full_neighbours, potential_neighbours
 from privfl.secagg.transitions import SITE_EPOCH, advance
 
@@ -258,7 +258,8 @@ def join_epoch(
     neighbour that is not stays unusable, and slots that contain it are refused.
 
     Raises:
-        Refused: the record breaks a rule of the roster, or leaves an unconfirmed pair in a complete graph.
+        Refused: the record breaks a rule of the roster.
+        Unconfirmed: it leaves an unconfirmed pair in a complete graph.
         Theirs: a confirmation whose signature does not verify is reported among the excluded instead.
     """
     stage = advance(SITE_EPOCH, state.stage, "join")
@@ -282,8 +283,8 @@ def join_epoch(
             excluded.append((pair.peer, "no confirmed pair key"))
         pairs.append(replace(pair, confirmed=good, key=pair.key if good else b""))
     confirmed = {pair.peer for pair in pairs if pair.confirmed}
-    if not record.degree and confirmed != set(record.sites) - {party.id}:
-        raise Refused("the record holds sites with which this site has no confirmed pair key; not joining")
+    if not record.degree and (unmet := set(record.sites) - {party.id} - confirmed):
+        raise Unconfirmed(unmet)
     return replace(state, stage=stage, pairs=tuple(pairs), record=record, joined_at=now), tuple(excluded)
 
 

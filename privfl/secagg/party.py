@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
 from privfl_keys import Roster, SigningKey, VerifyKey
 
 from privfl.codec import Record
-from privfl.errors import Theirs
+from privfl.errors import Refused, Theirs
 
-__all__ = ["Equivocation", "Party", "RolledBack", "Rules", "SecretRecord"]
+__all__ = ["Equivocation", "Party", "RolledBack", "Rules", "SecretRecord", "Unconfirmed"]
 
 
 class Equivocation(Theirs):
@@ -30,6 +31,14 @@ class RolledBack(Theirs):
     def __init__(self, message: str, head: Record) -> None:
         super().__init__(message)
         self.head = head
+
+
+class Unconfirmed(Refused):
+    """An epoch's record holds ``peers`` with which this site has no confirmed pair key; it does not join."""
+
+    def __init__(self, peers: Iterable[bytes]) -> None:
+        super().__init__("the record holds sites with which this site has no confirmed pair key; not joining")
+        self.peers = tuple(sorted(peers))
 
 
 class SecretRecord(Record):

@@ -16,6 +16,7 @@ from privfl.errors import Malformed, Refused, Unverified
 from privfl.runtime.post import Post
 from privfl.runtime.site import MemorySiteStore
 from privfl.secagg import RolledBack, SiteMachine, SlotEntropy, Upload
+from privfl.secagg import epoch as epoch_module
 from privfl.secagg import site as site_module
 from privfl.wires import BodyRef, Envelope, MemoryWire, seal_envelope
 from privfl.wires.envelope import MAX_BODIES, MAX_ENVELOPE
@@ -192,6 +193,26 @@ def federation() -> Federation:
     schema = {"records": 60, "columns": {"x": {"lower": 0, "upper": 1}, "ill": {"classes": [False, True]}}}
     tables = {name: pd.DataFrame({"x": rng.random(60), "ill": rng.random(60) > 0.5}) for name in "abcde"}
     return Federation.local(tables, schema=schema)
+
+
+def test_false_confirmations_cost_no_honest_site_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator cannot see that one site's tags are rubbish; the others say so, and that site is left out."""
+    fed = federation()
+    bad = next(iter(fed._sites))
+    honest = epoch_module.confirm
+
+    def confirm(party: Any, *rest: Any) -> Any:
+        moved, said, excluded = honest(party, *rest)
+        if party.id == bad:
+            said = replace(said, tags=bytes(len(said.tags)))
+            said = replace(said, signature=party.key.sign(Label.CONFIRMATION, *said.binding()))
+        return moved, said, excluded
+
+    monkeypatch.setattr(epoch_module, "confirm", confirm)
+    fit = fed.train(Logistic(label="ill"), epsilon=5, rounds=2, progress=False)
+    assert fit.rounds == 2
+    assert {len(one.record.sites) for one in fit.transcript} == {4}
+    assert all(bad not in one.record.sites for one in fit.transcript)
 
 
 def test_one_inconsistent_dealer_does_not_stop_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
