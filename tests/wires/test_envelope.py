@@ -15,7 +15,7 @@ from privfl.entropy import SYSTEM
 from privfl.errors import Malformed, PrivflError, Unverified, WireError
 from privfl.runtime.post import Post, Received
 from privfl.secagg.party import Party
-from privfl.wires import INLINE_LIMIT, BodyRef, Envelope, MemoryWire, check_body, seal_envelope
+from privfl.wires import INLINE_LIMIT, BodyRef, Envelope, MemoryWire, check_body, open_envelope, seal_envelope
 from tests.harness import SeededEntropy
 
 ENTROPY = SeededEntropy("envelopes")
@@ -134,12 +134,28 @@ def test_arbitrary_bytes_are_dropped(data: bytes) -> None:
         {"federation": "f" * 201},
         {"federation": ""},
         {"bodies": (BodyRef(bytes(32), 2**35 + 1),)},
+        {"bodies": tuple(BodyRef.of(bytes([at])) for at in range(9))},
     ],
 )
 def test_fields_out_of_bounds_are_malformed(desk: Desk, changes: dict[str, object]) -> None:
     """What no honest sender can make is neither encoded nor read."""
     with pytest.raises((Malformed, PrivflError)):
         Envelope.decode(envelope(**changes).encode())
+
+
+def test_what_is_longer_than_any_envelope_is_not_decoded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone may fill a box; nobody makes the reader decode megabytes, or fetch a body of another size."""
+    data = bytes(INLINE_LIMIT + 4097)
+    with pytest.raises(Malformed, match="longer than any envelope"):
+        open_envelope(data, ROSTER, HERE, "coordinator")
+    assert desk.deliver(data) == []
+    assert desk.post.rejected == 1
+    huge = BodyRef(bytes(32), 2**30 + 1)
+    monkeypatch.setattr(desk.wire, "load", lambda name: pytest.fail("a body was fetched"))
+    assert desk.deliver(envelope(kind="announce+", bodies=(huge,)).encode()) == []
+    (got,) = desk.deliver(envelope(bodies=(huge,)).encode())
+    with pytest.raises(Unverified, match="another size"):
+        got.body(size=100)
 
 
 @pytest.mark.parametrize("size", [0, 1, INLINE_LIMIT, INLINE_LIMIT + 1, 3 * INLINE_LIMIT])
