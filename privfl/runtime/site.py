@@ -20,7 +20,7 @@ from privfl.errors import DataError, PrivflError, Refused, Theirs, Unverified
 from privfl.learn import BoundData, Task
 from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
 from privfl.runtime.terms import Account, Terms
-from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload
+from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload, check_degree
 from privfl.secagg.messages import join
 from privfl.secagg.party import Party
 from privfl.wires import Mailbox
@@ -85,7 +85,7 @@ class SiteNode:
 
     ``checkpoint`` is called by name after each step of a slot; tests and the demo crash a site there.
     ``report`` counts what was odd about the rows, for the operator of this site alone. ``rolled_back`` is the
-    alarm after which the site answers nothing any more.
+    alarm after which the site answers nothing any more. Refused for a roster whose graph is too sparse.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class SiteNode:
     ) -> None:
         self.party, self.terms, self.account, self.bound = party, terms, account, bound
         self._store, self._clock, self._entropy, self._checkpoint = store, clock, entropy, checkpoint
+        check_degree(len(party.roster.site_ids), party.roster.corrupt_bound, party.roster.degree)
         dump = store.load()
         rules = terms.rules()
         self.machine = (

@@ -6,7 +6,7 @@ Pure: entropy and time are arguments, and every state is a value that is dumped 
 
 from privfl.secagg.accumulate import Accumulator
 from privfl.secagg.coordinator import SlotPlan
-from privfl.secagg.graph import degree_for
+from privfl.secagg.graph import check_degree, degree_for
 from privfl.secagg.machine import CoordinatorMachine, Shelf, SiteMachine
 from privfl.secagg.messages import (
     ABORT,
@@ -59,6 +59,7 @@ __all__ = [
     "Upload",
     "Verified",
     "Vote",
+    "check_degree",
     "degree_for",
     "mermaid",
     "read_transcript",

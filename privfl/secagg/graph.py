@@ -25,7 +25,16 @@ from privfl_keys.labels import Label, digest
 
 from privfl.errors import Misuse, Refused
 
-__all__ = ["Graph", "admissible", "degree_for", "graph_seed", "neighbours", "prune", "required_neighbours"]
+__all__ = [
+    "Graph",
+    "admissible",
+    "check_degree",
+    "degree_for",
+    "graph_seed",
+    "neighbours",
+    "prune",
+    "required_neighbours",
+]
 
 Graph = Mapping[bytes, tuple[bytes, ...]]
 
@@ -72,6 +81,23 @@ def degree_for(n: int, corrupt_fraction: float, dropout_fraction: float) -> int 
         if n <= sites and corrupt_fraction <= corrupt and dropout_fraction <= dropout:
             return degree
     return None
+
+
+def check_degree(n: int, corrupt: int, degree: int) -> None:
+    """Refuse a sparse graph on which corrupt sites may surround an honest one.
+
+    Args:
+        n: sites in the roster. corrupt: c. degree: k of the roster, 0 for the complete graph.
+
+    Raises:
+        Refused: the table of degrees asks for a larger k, or for the complete graph.
+    """
+    needed = degree_for(n, corrupt / n, 0.0)
+    if degree and (needed is None or degree < needed):
+        raise Refused(
+            f"degree {degree} hides nobody when {corrupt} of {n} sites may be corrupt; the authority must sign a "
+            f"roster with {'the complete graph (degree 0)' if needed is None else f'degree {needed} or more'}"
+        )
 
 
 def neighbours(ids: Sequence[bytes], seed: bytes | None, degree: int | None) -> dict[bytes, tuple[bytes, ...]]:

@@ -14,10 +14,11 @@ from privfl_keys import Label
 from privfl import Federation, Logistic
 from privfl.errors import Malformed, Refused, Unverified
 from privfl.runtime.post import Post
-from privfl.runtime.site import MemorySiteStore
-from privfl.secagg import RolledBack, SiteMachine, SlotEntropy, Upload
+from privfl.runtime.site import MemorySiteStore, SiteNode
+from privfl.secagg import RolledBack, SiteMachine, SlotEntropy, Upload, check_degree
 from privfl.secagg import epoch as epoch_module
 from privfl.secagg import site as site_module
+from privfl.secagg.party import Party
 from privfl.wires import BodyRef, Envelope, MemoryWire, seal_envelope
 from privfl.wires.envelope import MAX_BODIES, MAX_ENVELOPE
 from tests.harness import LEDGER, NOW, Harness, SeededEntropy
@@ -185,6 +186,21 @@ def test_a_site_that_confirms_with_few_silences_nobody_on_a_sparse_graph() -> No
     assert h.coordinator.usable == tuple(h.ids[1:])
     opened, expected, _ = h.round(cohort=h.coordinator.usable)
     assert np.array_equal(opened, expected)
+
+
+def test_no_site_serves_a_graph_that_is_too_sparse() -> None:
+    """Degree 4 with a third corrupt leaves some honest site among corrupt neighbours in every few epochs: refused."""
+    for n, corrupt, degree in ((60, 19, 4), (300, 15, 42), (300, 30, 64), (300, 99, 140), (1000, 200, 138)):
+        with pytest.raises(Refused, match="authority"):
+            check_degree(n, corrupt, degree)
+    for n, corrupt, degree in ((60, 19, 0), (300, 15, 44), (300, 30, 66), (1000, 200, 140), (1000, 333, 0)):
+        check_degree(n, corrupt, degree)
+    roster = Harness.make(12, degree=6, entropy=SeededEntropy("sparse")).roster
+    fed = federation()
+    site = next(iter(fed._sites.values()))
+    party, nothing = Party(site.key, roster), Any
+    with pytest.raises(Refused, match="complete graph"):
+        SiteNode(party, nothing, site.account, site.bound, site.store, nothing, fed._clock, fed._entropy)  # type: ignore[arg-type]
 
 
 def federation() -> Federation:
