@@ -85,17 +85,18 @@ class Pass:
     votes: float
     releases: float
     finish: float
+    publish: float
     relay: float
 
     @property
     def opening(self) -> float:
-        """From the first body to the sum, without what is done to each upload when it arrives."""
+        """From the masked vectors to the sum: additions, U, votes, releases, reconstruction, unmasking, decoding."""
         return self.add + self.close + self.votes + self.releases + self.finish
 
     @property
     def total(self) -> float:
-        """Everything, in which each body is added once."""
-        return self.receive + self.close + self.votes + self.releases + self.finish
+        """Everything that the machine does from the first upload on, in which each body is added once."""
+        return self.receive + self.close + self.votes + self.releases + self.finish + self.publish + self.relay
 
 
 class Slot:
@@ -192,7 +193,7 @@ def run_pass(
         timed_apart: also add every body to a second accumulator, to time the additions alone.
     """
     clock = time.perf_counter
-    out = Pass(0, 0, 0, 0, 0, 0, 0)
+    out = Pass(0, 0, 0, 0, 0, 0, 0, 0)
     apart = Accumulator(shape.ring, shape.length) if timed_apart else None
     for message, body in zip(spool.each("message"), spool.each("body"), strict=True):
         start = clock()
@@ -208,10 +209,13 @@ def run_pass(
     votes = _each(spool, "vote", lambda raw: machine.receive_vote(Vote.decode(raw)))
     relay += _asked(machine, spool)
     releases = _each(spool, "release", lambda raw: machine.receive_release(Release.decode(raw)))
+    published = _watch(machine, "_transcript")
     start = clock()
     opened, _ = machine.finish()
-    finish = clock() - start
-    timed = replace(out, close=close, votes=votes, releases=releases, finish=finish, relay=relay)
+    finish, publish = clock() - start, sum(published)
+    timed = replace(
+        out, close=close, votes=votes, releases=releases, finish=finish - publish, publish=publish, relay=relay
+    )
     return timed, opened.array()
 
 
@@ -219,6 +223,20 @@ def _timed(work: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - start
+
+
+def _watch(owner: object, name: str) -> list[float]:
+    """Time every call of one method of one object, which stays what it was; returns the growing list of seconds."""
+    method, seconds = getattr(owner, name), list[float]()
+
+    def timed(*arguments: object) -> object:
+        start = time.perf_counter()
+        result = method(*arguments)
+        seconds.append(time.perf_counter() - start)
+        return result
+
+    setattr(owner, name, timed)
+    return seconds
 
 
 def _each(spool: Spool, kind: str, work: Callable[[bytes], object]) -> float:
