@@ -31,12 +31,18 @@ def read_authority(given: str | None, beside: Path) -> tuple[VerifyKey, bool]:
             raise Misuse(f"there is no authority.pub in {beside}; give the federation's authority key with --authority")
         text = source.read_text(encoding="ascii", errors="replace")
     else:
-        path = Path(given)
-        text = path.read_text(encoding="ascii", errors="replace") if path.is_file() else given
+        text = _content(Path(given)) or given
     try:
         return VerifyKey(bytes.fromhex(text.strip())), given is not None
     except (ValueError, Unverified):
         raise Misuse("the authority key is 32 bytes in hexadecimal, or a file that holds them") from None
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii", errors="replace") if path.is_file() else None
+    except (OSError, ValueError):  # not even a possible name: it was no path that was given
+        return None
 
 
 @app.command(epilog="Example: privfl transcript verify demo-out/transcripts/*.transcript")
@@ -47,7 +53,7 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Verify transcripts without any secret: roster, epoch, quorum, survivors, agreement of commitments.
+    """Verify transcript FILES without any secret: roster, epoch, quorum, survivors, agreement of commitments.
 
     Exits with 3 if any file does not verify.
     """

@@ -47,7 +47,7 @@ FEDERATIONS: dict[str, tuple[Callable[[], Any], type[PrivflError], str]] = {
     ),
     "a schema that is no file": (lambda: local(sites(), Path("/nowhere.yaml")), Misuse, "cannot be read"),
     "a schema that is no YAML": (lambda: local(sites(), "a: ["), Misuse, "cannot be read as YAML"),
-    "too many colluders": (lambda: local(sites(), SCHEMA, colluders=2), Misuse, "corrupt|collu"),
+    "too many colluders": (lambda: local(sites(), SCHEMA, colluders=2), Misuse, "fewer than two honest"),
 }
 
 
