@@ -1,0 +1,78 @@
+"""The notebooks run from top to bottom, as they are, and are kept without outputs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+
+
+def executed(name: str, place: Path) -> nbformat.NotebookNode:
+    """The notebook with the outputs of a fresh run; fails with the run's own words."""
+    kept = {
+        key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "PYTHONWARNINGS", "FORCE_COLOR")
+    }
+    own = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
+    environment = kept | {variable: str(place / variable.lower()) for variable in own}
+    command = [sys.executable, Path(__file__).with_name("execute.py"), FOLDER / name, place / "done.ipynb", place]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    assert list((place / "work").iterdir()) == [], "a notebook leaves nothing behind"
+    return nbformat.read(place / "done.ipynb", as_version=4)
+
+
+def shown(notebook: nbformat.NotebookNode) -> str:
+    """Everything that the cells put out, as text."""
+    parts: list[str] = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            parts.append(output.get("text", ""))
+            parts += [str(data) for data in output.get("data", {}).values()]
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_kept_without_outputs(name: str) -> None:
+    """What is in git holds no output, no execution count, and is valid."""
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_private_federation(tmp_path: Path) -> None:
+    """The data scientist's notebook: tables, a plot, the report, verified transcripts, and a model that is any good."""
+    notebook = executed("private_federation.ipynb", tmp_path)
+    text = shown(notebook)
+    for words in (
+        "Federation(5 sites: north, south, east, west, central; up to 1 may collude)",
+        "site north: the table does not fit",
+        "Fit(LogisticRegression after 30 rounds",
+        "30 transcripts verified; dropped: {12: ('south',)}",
+        "dose: 5 missing, 0 infinite, 0 out of bounds",
+        "age: 0 missing, 0 infinite, 3 out of bounds",
+        "epsilon spent",
+        "if all others collude",
+        "no differential privacy",
+    ):
+        assert words in text, words
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert {"image/png", "text/html", "text/plain"} <= {kind for output in outputs for kind in output.get("data", {})}
+    scores = [float(cell.outputs[-1].data["text/plain"]) for cell in notebook.cells if ".score(" in cell.source]
+    assert len(scores) == 3
+    assert min(scores) > 0.75
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+
+
+def test_there_is_a_notebook() -> None:
+    """The walk above sees it."""
+    assert "private_federation.ipynb" in NOTEBOOKS
