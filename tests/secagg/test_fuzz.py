@@ -28,6 +28,7 @@ from privfl.secagg import (
     Release,
     SiteMachine,
     Transcript,
+    Upload,
     verify_transcript,
 )
 from privfl.secagg.committee import SHARE_BYTES
@@ -298,15 +299,18 @@ def test_bodies_of_any_bytes_are_refused_and_not_added(rnd: random.Random) -> No
     """A packed vector that is not the header's is refused; signed for, it must still have the ring's size."""
     at, s = scene().steps["receive"], scene()
     message = at.messages[0]
-    site = message.header.site  # type: ignore[attr-defined]
+    assert isinstance(message, Upload)
+    site = message.header.site
     body = mangled(s.bodies[site], rnd)
     if rnd.random() < 0.5:
-        named = hashlib.sha256(body_prefix(message.header.h0, site, len(body)) + body).digest()  # type: ignore[attr-defined]
-        message = replace(message, header=resign(replace(message.header, body=named), s.harness))  # type: ignore[type-var]
+        named = hashlib.sha256(body_prefix(message.header.h0, site, len(body)) + body).digest()
+        header = resign(replace(message.header, body=named), s.harness)
+        assert isinstance(header, Header)
+        message = replace(message, header=header)
     machine = at.machine(s.harness)
     assert isinstance(machine, CoordinatorMachine)
     try:
-        machine.receive(message, body)  # type: ignore[arg-type]
+        machine.receive(message, body)
         assert len(body) == len(s.bodies[site])
     except Theirs:
         assert machine.dump() == at.dump

@@ -199,8 +199,9 @@ class Stages:
         self.leader["aborted"] = (given_up.dump(), dict(h.shelf))
         later = h.coordinator.announce(h.plan(), (2, 0))
         # without seen heads: in some states the watched site has not sent the header that the coordinator saw
-        self.later = resign(replace(later, seen=()), h)
-        assert isinstance(self.later, Announcement)
+        bare = resign(replace(later, seen=()), h)
+        assert isinstance(bare, Announcement)
+        self.later = bare
 
 
 @cache

@@ -152,13 +152,13 @@ def test_contributions_pair_key_and_confirmation_tags() -> None:
         hashed = sites.blob_hash(sent.encode())
         pair = Pair(IDS[1 - own], r.adverts[1 - own].digest, fresh[own], hashed, b"", False)
         state = EpochState("contributed", r.scope, b"", r.adverts[own], (pair,), 0, None, 0)
-        key = _pair_key(party(own), state, pair, received, fresh[1 - own])
-        assert key == raw("derivations", "pair_key", "key")
+        made = _pair_key(party(own), state, pair, received, fresh[1 - own])
+        assert made == raw("derivations", "pair_key", "key")
     confirmations = Confirmations.decode(raw("messages", "Confirmations"))
     verify_confirmations(party(0).site_key(IDS[0]), r.scope, confirmations)
     tags = dict(zip(split(confirmations.peers), split(confirmations.tags), strict=True))
-    assert tags[IDS[1]] == raw("derivations", "confirm_tags", 0) == derive(key, Label.CONFIRM, IDS[0])
-    assert raw("derivations", "confirm_tags", 1) == derive(key, Label.CONFIRM, IDS[1])
+    assert tags[IDS[1]] == raw("derivations", "confirm_tags", 0) == derive(made, Label.CONFIRM, IDS[0])
+    assert raw("derivations", "confirm_tags", 1) == derive(made, Label.CONFIRM, IDS[1])
 
 
 def test_the_ratchet() -> None:

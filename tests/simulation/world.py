@@ -137,10 +137,10 @@ class World:
                 self._step(node, own)
             case (SiteNode() | CoordinatorNode() as node, "restart"):
                 self._note(f"{self._name(node.index)} restarts")
-                own = node.restart()
-                if own is not None:
+                unfinished = node.restart()
+                if unfinished is not None:
                     self._restarted.add(node.index)
-                    self._step(node, own)
+                    self._step(node, unfinished)
             case Operation():
                 self._operate(event)
 
