@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias, get_args, get_orig
 
 from privfl_keys.errors import Malformed, Misuse
 
-__all__ = ["Bounds", "Bytes32", "Bytes64", "Record", "Uint32", "Uint64", "Value", "decode", "encode"]
+__all__ = ["Bounds", "Bytes32", "Bytes64", "Record", "Uint32", "Uint64", "Value", "decode", "encode", "pieces"]
 
 Value: TypeAlias = "bool | int | bytes | str | tuple[Value, ...] | None"
 
@@ -39,9 +39,18 @@ def encode(value: object) -> bytes:
     >>> encode(("a", 1, b"x"))
     b'l\\x00\\x00\\x00\\x03s\\x00\\x00\\x00\\x01ai\\x01\\x01b\\x00\\x00\\x00\\x01x'
     """
+    return b"".join(pieces(value))
+
+
+def pieces(value: object) -> list[bytes]:
+    """:func:`encode` before it is put together: no long field is copied, so a large value can be hashed in parts.
+
+    Raises:
+        Misuse: the value (or something inside it) is of a type that has no encoding.
+    """
     out: list[bytes] = []
     _encode(value, out, 0)
-    return b"".join(out)
+    return out
 
 
 def _encode(value: object, out: list[bytes], depth: int) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum, unique
 
-from privfl_keys.encoding import encode
+from privfl_keys.encoding import encode, pieces
 
 __all__ = ["VERSION", "Label", "context", "digest"]
 
 VERSION = "privfl/1 MLKEM768-X25519/647A HKDF-SHA256 ChaCha20Poly1305"
+_AT_ONCE = 256  # pieces of an encoding that are hashed together
 
 
 @unique
@@ -78,4 +79,7 @@ def context(label: Label, *parts: object) -> bytes:
 
 def digest(label: Label, *parts: object) -> bytes:
     """SHA-256 of :func:`context`; 32 bytes."""
-    return hashlib.sha256(context(label, *parts)).digest()
+    hasher, encoded = hashlib.sha256(), pieces((str(label), VERSION, *parts))
+    for at in range(0, len(encoded), _AT_ONCE):  # a transcript of a thousand sites is never in memory twice
+        hasher.update(b"".join(encoded[at : at + _AT_ONCE]))
+    return hasher.digest()
