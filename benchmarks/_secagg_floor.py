@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 Words = npt.NDArray[np.unsignedinteger]
 
-BLOCKS = tuple(1 << power for power in range(15, 21))  # bytes
-_DISTINCT_BYTES = 512 * 1024 * 1024  # of bodies: enough that none waits in a cache for its turn
+BLOCKS = tuple(1 << power for power in range(15, 23))  # bytes
+_DISTINCT = 2  # bodies, used by turns: they lie in the cache here as they do in the machine, which has just hashed them
 _TRIAL_STREAMS = 16
 _TRIAL_SECONDS = 0.25
 
@@ -69,7 +69,7 @@ class Floor:
 
     def __post_init__(self) -> None:
         self._acc: Words = np.zeros(self.length, dtype=f"u{self.word // 8}")
-        distinct = min(self.bodies, max(2, _DISTINCT_BYTES // self._acc.nbytes))
+        distinct = min(self.bodies, _DISTINCT)
         rng = np.random.default_rng(1)
         self._bodies: list[Words] = [
             rng.integers(0, 255, self._acc.nbytes, dtype=np.uint8).view(self._acc.dtype) for _ in range(distinct)

@@ -45,8 +45,10 @@ class Accumulator:
     def apply_verified(self, body: bytes | memoryview, operation: np.ufunc = np.add) -> None:
         """Add a vector whose hash the caller has verified on these very bytes."""
         check_packed(body, self.ring, len(self._sum))
-        for start in range(0, len(self._sum), BLOCK):
-            part = self._sum[start : start + BLOCK]
+        # words that fill their bits are added where they lie; only others are unpacked, a block at a time
+        step = BLOCK if self.ring.bits < self.ring.word else max(1, len(self._sum))
+        for start in range(0, len(self._sum), step):
+            part = self._sum[start : start + step]
             operation(part, unpack_block(body, self.ring, start, len(part)), out=part)
 
     def unmask(self, plus: Sequence[bytes], minus: Sequence[bytes]) -> npt.NDArray[np.int64]:
