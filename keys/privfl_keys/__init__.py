@@ -23,7 +23,7 @@ from privfl_keys.errors import (
     WireError,
 )
 from privfl_keys.identity import Identity, Rotation, check_fingerprint, check_name, fingerprint
-from privfl_keys.labels import VERSION, Label, context, digest
+from privfl_keys.labels import VERSION, Label, content_digest, context, digest
 from privfl_keys.member import ROLES, Member
 from privfl_keys.quorum import (
     NO_SITE_COLLUDES,
@@ -93,6 +93,7 @@ __all__ = [
     "check_name",
     "committee_risk",
     "complete_threshold",
+    "content_digest",
     "context",
     "decode",
     "default_committee_corrupt",

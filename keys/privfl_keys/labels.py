@@ -11,7 +11,7 @@ from enum import StrEnum, unique
 
 from privfl_keys.encoding import encode, pieces
 
-__all__ = ["VERSION", "Label", "context", "digest"]
+__all__ = ["VERSION", "Label", "content_digest", "context", "digest"]
 
 VERSION = "privfl/1 MLKEM768-X25519/647A HKDF-SHA256 ChaCha20Poly1305"
 _AT_ONCE = 256  # pieces of an encoding that are hashed together
@@ -35,6 +35,7 @@ class Label(StrEnum):
     ADVERT = "advert"
     CONTRIBUTION_SEAL = "contribution, sealed"
     CONTRIBUTION = "contribution, signed"
+    CONTRIBUTION_HASH = "contribution hash"
     PAIR_KEY = "pair key"
     CONFIRM = "confirm"
     CONFIRMATION = "confirmations, signed"
@@ -52,6 +53,8 @@ class Label(StrEnum):
     MASK = "mask"
     BODY = "body"
     BLOB = "blob"
+    BLOB_HASH = "blob hash"
+    UPLOAD_HASH = "upload hash"
     LEAF_KEY = "leaf key"
     HEADER = "header"
     HEADER_HASH = "header hash"
@@ -59,12 +62,18 @@ class Label(StrEnum):
     VOTE = "vote"
     RELEASE_SEAL = "release, sealed"
     RELEASE = "release, signed"
+    RELEASE_PART = "release part"
+    SEED_HASH = "seed hash"
     SUM = "sum commitment"
+    SUM_VALUES = "sum values"
     TRANSCRIPT = "transcript"
     ROTATION_SEED = "Hadamard seed"
     # policy and tasks
     POLICY = "policy"
     TASK = "task"
+    INPUTS = "inputs"
+    QUESTION = "question"
+    COHORT = "cohort"
     LEDGER = "ledger"
     ENVELOPE = "envelope"
 
@@ -83,3 +92,10 @@ def digest(label: Label, *parts: object) -> bytes:
     for at in range(0, len(encoded), _AT_ONCE):  # a transcript of a thousand sites is never in memory twice
         hasher.update(b"".join(encoded[at : at + _AT_ONCE]))
     return hasher.digest()
+
+
+def content_digest(label: Label, data: bytes | memoryview, *parts: object) -> bytes:
+    """SHA-256 of context(label, parts..., length) followed by ``data``; 32 bytes, without copying ``data``."""
+    state = hashlib.sha256(context(label, *parts, len(data)))
+    state.update(data)
+    return state.digest()

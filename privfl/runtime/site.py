@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from privfl_keys import Label, digest
+from privfl_keys import Label, content_digest
 
 from privfl.clock import Clock
 from privfl.codec import Record
@@ -33,7 +33,7 @@ KEPT_REPLIES = 8
 
 def inputs_hash(inputs: bytes) -> bytes:
     """Names the model (or other input) that a slot's announcement is about."""
-    return digest(Label.TASK, "inputs", inputs)
+    return content_digest(Label.INPUTS, inputs)
 
 
 class SiteStore(Protocol):

@@ -6,7 +6,6 @@ addressed to it, so that a stolen store holds votes and sealed releases, nothing
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
@@ -19,7 +18,18 @@ from privfl.codec import encode
 from privfl.errors import Refused, Theirs, Unverified
 from privfl.secagg import merkle, shamir
 from privfl.secagg.epoch import EpochState
-from privfl.secagg.messages import ABORT, Announcement, Ask, Header, Release, Slot, Vote, join, survivors_hash
+from privfl.secagg.messages import (
+    ABORT,
+    Announcement,
+    Ask,
+    Header,
+    Release,
+    Slot,
+    Vote,
+    join,
+    release_part,
+    survivors_hash,
+)
 from privfl.secagg.party import Party, Rules, SecretRecord
 from privfl.secagg.site import blob_hash, blob_info
 from privfl.secagg.slot import (
@@ -291,8 +301,8 @@ def _seal_release(party: Party, a: Announcement, choice: bytes, shares: bytes, p
         a.h0,
         choice,
         party.id,
-        hashlib.sha256(shares).digest(),
-        hashlib.sha256(proofs).digest(),
+        release_part(shares, "shares"),
+        release_part(proofs, "proofs"),
         key.seal(shares, Label.RELEASE_SEAL, *info, "shares"),
         key.seal(proofs, Label.RELEASE_SEAL, *info, "proofs"),
         bytes(64),

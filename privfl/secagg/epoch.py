@@ -6,12 +6,11 @@ takes a state and returns the next one; the caller makes it durable before it se
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from privfl_keys import Label, SealingKey, SealingPublicKey, VerifyKey, derive, extract_and_derive
+from privfl_keys import Label, SealingKey, SealingPublicKey, VerifyKey, content_digest, derive, extract_and_derive
 
 from privfl.entropy import Entropy
 from privfl.errors import PrivflError, Refused, Theirs, Unverified
@@ -142,8 +141,13 @@ def contribute(
         signature = party.key.sign(Label.CONTRIBUTION, *message.binding(), sealed)
         message = replace(message, sealed=sealed, signature=signature)
         out.append(message)
-        pairs.append(Pair(peer, advert.digest, fresh, hashlib.sha256(message.encode()).digest(), b"", False))
+        pairs.append(Pair(peer, advert.digest, fresh, contribution_hash(message), b"", False))
     return replace(state, stage=stage, pairs=tuple(pairs)), tuple(out), tuple(excluded)
+
+
+def contribution_hash(message: Contribution) -> bytes:
+    """Hash of a signed contribution; both of a pair's go into its key."""
+    return content_digest(Label.CONTRIBUTION_HASH, message.encode())
 
 
 def _verified_adverts(
@@ -232,7 +236,7 @@ def _pair_key(party: Party, state: EpochState, pair: Pair, message: Contribution
     if len(theirs) != 32:
         raise Unverified("a contribution does not hold 32 bytes")
     own = state.advert.digest if state.advert else b""
-    received = hashlib.sha256(message.encode()).digest()
+    received = contribution_hash(message)
     mine = (party.id, pair.fresh, own, pair.sent)
     other = (pair.peer, theirs, pair.advert, received)
     low, high = sorted((mine, other))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, ClassVar
 
-from privfl_keys import Label, context, digest
+from privfl_keys import Label, content_digest, context, digest
 
 from privfl.codec import Bounds, Bytes32, Bytes64, Record, Uint32, Uint64
 from privfl.errors import Malformed
@@ -302,6 +302,11 @@ class Release(Record):
     def binding(self) -> tuple[object, ...]:
         """What the signature covers."""
         return (self.h0, self.survivors, self.member, self.shares_hash, self.proofs_hash)
+
+
+def release_part(plain: bytes, name: str) -> bytes:
+    """Hash of one plaintext part of a release, ``shares`` or ``proofs``, as the member signs it."""
+    return content_digest(Label.RELEASE_PART, plain, name)
 
 
 def survivors_hash(h0: bytes, headers: Iterable[Header]) -> bytes:

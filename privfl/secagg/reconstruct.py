@@ -6,7 +6,6 @@ that fails are Merkle proofs opened, wrong shares treated as erasures, and blame
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +13,13 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from privfl_keys import SEAL_OVERHEAD, Label, SealingKey
+from privfl_keys import SEAL_OVERHEAD, Label, SealingKey, content_digest
 
 from privfl.codec import Record, decode
 from privfl.errors import Malformed, RoundAborted, Theirs, Unverified
 from privfl.secagg import merkle, shamir
 from privfl.secagg.committee import SHARE_BYTES, wanted
-from privfl.secagg.messages import Announcement, Header, Release, split, survivors_hash
+from privfl.secagg.messages import Announcement, Header, Release, release_part, split, survivors_hash
 from privfl.secagg.slot import Topology, commitment, mask_key
 
 __all__ = ["Blame", "Layout", "OpenedRelease", "TooFewShares", "UnmaskKeys", "open_release", "reconstruct"]
@@ -124,7 +123,7 @@ def open_release(layout: Layout, choice: bytes, key: SealingKey, message: Releas
     verify = layout.topology.roster.require(message.member, "site").verify
     verify(message.signature, Label.RELEASE, *message.binding())
     plain = key.open(message.sealed_shares, Label.RELEASE_SEAL, a.h0, choice, message.member, "shares")
-    if hashlib.sha256(plain).digest() != message.shares_hash:
+    if release_part(plain, "shares") != message.shares_hash:
         raise Unverified("a release that does not hold what its signature names")
     sites = len(layout.headers)
     if len(plain) != sites * 33 + layout.total * SHARE_BYTES:
@@ -208,7 +207,7 @@ class _Keys:
         # the survivor added the pair mask if its id is the lower one; b_u was always added
         added = high is None or header.site == low
         (self.minus if added else self.plus).append(mask_key(seed, h0, low, high))
-        self._hashes[at] = hashlib.sha256(seed).digest()
+        self._hashes[at] = content_digest(Label.SEED_HASH, seed)
         return True
 
     def missing(self) -> int:
@@ -302,7 +301,7 @@ def open_proofs(key: SealingKey, message: Release, info: Sequence[object]) -> by
         plain = key.open(message.sealed_proofs, Label.RELEASE_SEAL, *info)
     except Theirs:
         return None
-    return plain if hashlib.sha256(plain).digest() == message.proofs_hash else None
+    return plain if release_part(plain, "proofs") == message.proofs_hash else None
 
 
 def read_proofs(plain: bytes) -> tuple[bytes, ...]:

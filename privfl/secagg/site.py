@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from privfl_keys import Label, SealingPublicKey, VerifyKey, derive, digest
+from privfl_keys import Label, SealingPublicKey, VerifyKey, content_digest, derive, digest
 
 from privfl.entropy import Entropy
 from privfl.errors import Misuse, Refused, Unverified
@@ -178,7 +178,7 @@ def _check_noiseless(party: Party, rules: Rules, state: SlotState, a: Announceme
 
 def _question(a: Announcement) -> bytes:
     """What is asked: the task together with the model or other input it is asked about."""
-    return digest(Label.TASK, "question", a.task, a.inputs)
+    return digest(Label.QUESTION, a.task, a.inputs)
 
 
 def _repeatable(a: Announcement) -> bytes:
@@ -187,7 +187,7 @@ def _repeatable(a: Announcement) -> bytes:
     Complete mode opens with fewer members than an ABORT certificate leaves over, so there the certificate
     does not prove that nothing was opened; the same sum a second time tells nothing new.
     """
-    return _question(a) + (hashlib.sha256(a.cohort).digest() if a.complete else b"")
+    return _question(a) + (digest(Label.COHORT, a.cohort) if a.complete else b"")
 
 
 def _with_question(answered: bytes, a: Announcement) -> bytes:
@@ -246,7 +246,7 @@ def upload(
 
 def upload_hash(message: Upload) -> bytes:
     """Names the stored upload that may be resent."""
-    return hashlib.sha256(message.header.encode()).digest()
+    return content_digest(Label.UPLOAD_HASH, message.header.encode())
 
 
 @dataclass(frozen=True, repr=False)
@@ -344,8 +344,8 @@ def blob_info(h0: bytes, dealer: bytes, member: bytes, x: int, advert: bytes) ->
 
 
 def blob_hash(blob: bytes) -> bytes:
-    """SHA-256 of a sealed blob, as the header lists it."""
-    return hashlib.sha256(blob).digest()
+    """Hash of a sealed blob, as the header lists it."""
+    return content_digest(Label.BLOB_HASH, blob)
 
 
 _SEALING: dict[bytes, SealingPublicKey] = {}

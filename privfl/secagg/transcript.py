@@ -7,14 +7,13 @@ a salted commitment whose salt is given only together with the sum.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from privfl_keys import Label, SignedRoster, SigningKey, VerifyKey, digest
+from privfl_keys import Label, SignedRoster, SigningKey, VerifyKey, content_digest, digest
 
 from privfl.codec import Bytes32, Bytes64, Record
 from privfl.errors import Malformed, PrivflError, Unverified
@@ -60,7 +59,7 @@ class OpenedSum(Record):
 
     def commitment(self, h0: bytes, survivors: bytes) -> bytes:
         """The salted commitment that the transcript carries."""
-        return digest(Label.SUM, h0, survivors, self.salt, hashlib.sha256(self.values).digest())
+        return digest(Label.SUM, h0, survivors, self.salt, content_digest(Label.SUM_VALUES, self.values))
 
     def __repr__(self) -> str:
         return f"OpenedSum({len(self.values) // 8} values)"

@@ -5,7 +5,6 @@ Every message starts as the real machines' own; the attacker changes it and sign
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from privfl_keys import Label, SealingPublicKey
 from privfl.codec import decode, encode
 from privfl.secagg import ABORT, Announcement, Ask, Header, Release, Upload, Vote, merkle
 from privfl.secagg import coordinator as coordinator_slot
-from privfl.secagg.messages import survivors_hash
+from privfl.secagg.messages import release_part, survivors_hash
 from privfl.secagg.shamir import LIMBS
 from privfl.secagg.site import blob_hash, blob_info
 from tests.harness import LEDGER, NOW, Harness
@@ -132,8 +131,8 @@ def rerelease(
     seal = SealingPublicKey(a.reply_key).seal
     body = replace(
         release,
-        shares_hash=hashlib.sha256(told).digest(),
-        proofs_hash=hashlib.sha256(proved).digest(),
+        shares_hash=release_part(told, "shares"),
+        proofs_hash=release_part(proved, "proofs"),
         sealed_shares=seal(told, Label.RELEASE_SEAL, *info, "shares"),
         sealed_proofs=seal(proved, Label.RELEASE_SEAL, *info, "proofs"),
     )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from privfl_keys import Label
+from privfl_keys import Label, content_digest
 
 from privfl.codec import decode
 from privfl.errors import Refused, RoundAborted, Unverified
 from privfl.secagg import Blame, Header, Release, TooFewShares, Upload, merkle
 from privfl.secagg.committee import SHARE_BYTES
 from privfl.secagg.coordinator import reply_key
-from privfl.secagg.messages import split
+from privfl.secagg.messages import release_part, split
 from privfl.secagg.reconstruct import Layout
 from privfl.secagg.shamir import LIMBS
 from privfl.secagg.site import blob_info
@@ -68,7 +67,7 @@ def proven(h: Harness, blame: Blame) -> bool:
     shares, proofs = blame.evidence[2], blame.evidence[3]
     h.roster.require(header.site, "site").verify(header.signature, Label.HEADER, header.digest, header.ledger_head)
     h.roster.require(release.member, "site").verify(release.signature, Label.RELEASE, *release.binding())
-    if (release.shares_hash, release.proofs_hash) != tuple(hashlib.sha256(one).digest() for one in (shares, proofs)):
+    if (release.shares_hash, release.proofs_hash) != (release_part(shares, "shares"), release_part(proofs, "proofs")):
         return False
     topology, slot = h.coordinator.topology(), h.coordinator.slot
     layout = Layout(topology, slot.current(), slot.inside())
@@ -103,7 +102,7 @@ def test_attack_35_a_blob_copied_under_another_dealer_is_complained_of_and_opens
     blobs = (*mine.blobs[:at], theirs.blobs[at], *mine.blobs[at + 1 :])
     spot = slice(32 * at, 32 * at + 32)
     roots = mine.header.roots[: spot.start] + theirs.header.roots[spot] + mine.header.roots[spot.stop :]
-    names = b"".join(hashlib.sha256(blob).digest() for blob in blobs)
+    names = b"".join(content_digest(Label.BLOB_HASH, blob) for blob in blobs)
     deliver(h, sent, Upload(headed(h, mine.header, blobs=names, roots=roots), blobs))
     complaints = certify(h)
     assert complaints == {one: frozenset({thief} if one == member else ()) for one in h.ids}
@@ -138,7 +137,7 @@ def test_attack_35_a_blob_of_another_slot_is_refused_or_complained_of() -> None:
     sent = take(h, announcement, h.ids)
     blobs = list(sent[dealer].message.blobs)
     blobs[at] = old[dealer][at]
-    names = b"".join(hashlib.sha256(blob).digest() for blob in blobs)
+    names = b"".join(content_digest(Label.BLOB_HASH, blob) for blob in blobs)
     deliver(h, sent, Upload(headed(h, sent[dealer].message.header, blobs=names), tuple(blobs)))
     complaints = certify(h)
     assert complaints[member] == {dealer}

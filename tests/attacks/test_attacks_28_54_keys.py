@@ -448,5 +448,8 @@ def test_attack_48_equal_sums_of_two_slots_have_unrelated_commitments_and_salts(
     assert first.values == second.values
     assert first.salt != second.salt
     assert one.sum_commitment != two.sum_commitment
+    h0 = [one.announcement.h0, two.announcement.h0]
+    bound = {first.commitment(a, b) for a in h0 for b in (one.survivors, two.survivors)}
+    assert len(bound) == 4, "an opening must speak of one slot and one survivor set only"
     with pytest.raises(Unverified):
         verify_transcript(two, h.authority.verify_key, first)

@@ -13,6 +13,7 @@ from privfl_keys import Label, SealingKey, SigningKey
 from privfl.errors import PrivflError, Theirs, Unverified
 from privfl.secagg import ABORT, OpenedSum, Transcript, verify_transcript
 from privfl.secagg.reconstruct import Blame
+from privfl.secagg.transcript import ReleaseStub
 from tests.attacks._tools_b import headed, take, voted
 from tests.harness import NOW, Harness, SeededEntropy
 
@@ -233,29 +234,51 @@ def test_attack_54_parts_of_two_slots_or_epochs_do_not_splice() -> None:
                 refused(s, **{name: getattr(other, name)})
 
 
-def test_attack_54_records_of_a_coordinators_own_making_do_not_verify() -> None:
-    """Adverts of another epoch in a record, fewer survivors with fewer votes, another roster or coordinator."""
+@pytest.mark.parametrize("forgery", ["another epoch's", "unsigned"])
+def test_attack_54_records_with_foreign_adverts_do_not_verify_even_if_everyone_signed_on(forgery: str) -> None:
+    """An advert of another epoch, or that its site never signed, in a record that all later signatures cover."""
     s = scene(False)
     h, t = s.harness, s.transcript
-    old = replace(t.record.adverts[0], scope=replace(t.record.scope, epoch=9))
-    old = replace(old, signature=h.keys[old.site].sign(Label.ADVERT, old.digest))
-    record = replace(t.record, adverts=(old, *t.record.adverts[1:]))
+    advert = t.record.adverts[0]
+    if forgery == "unsigned":
+        false = replace(advert, key=t.record.adverts[1].key)
+    else:
+        false = replace(advert, scope=replace(t.record.scope, epoch=9))
+        false = replace(false, signature=h.keys[false.site].sign(Label.ADVERT, false.digest))
+    record = replace(t.record, adverts=(false, *t.record.adverts[1:]))
     a = replace(t.announcement, record=record.digest)
     a = replace(a, signature=h.coordinator_key.sign(Label.ANNOUNCEMENT, a.h0))
-    headers = tuple(headed(h, header, h0=a.h0) for header in t.headers)  # even with every site's key
-    bare = replace(t, record=record, announcement=a, headers=headers)
-    votes = tuple(voted(h, vote, h0=a.h0, choice=bare.survivors) for vote in t.votes)
-    releases = tuple(
-        replace(
-            stub,
-            signature=h.keys[stub.member].sign(
-                Label.RELEASE, a.h0, bare.survivors, stub.member, stub.shares_hash, stub.proofs_hash
-            ),
-        )
-        for stub in t.releases
-    )
+    bare = replace(t, record=record, announcement=a, headers=tuple(headed(h, one, h0=a.h0) for one in t.headers))
+    choices = {t.survivors: bare.survivors, ABORT: ABORT}
+    votes = tuple(voted(h, vote, h0=a.h0, choice=choices[vote.choice]) for vote in t.votes)
+    releases = tuple(stubbed(h, bare, stub) for stub in t.releases)
     with pytest.raises(Unverified, match="advert"):
         s.verify(replace(bare, votes=votes, releases=releases).signed(h.coordinator_key))
+
+
+def stubbed(h: Harness, t: Transcript, stub: ReleaseStub, **changes: Any) -> ReleaseStub:
+    """A release's stub with ``changes``, signed by its member for the transcript's survivor set."""
+    stub = replace(stub, **changes)
+    parts = (t.announcement.h0, t.survivors, stub.member, stub.shares_hash, stub.proofs_hash)
+    return replace(stub, signature=h.keys[stub.member].sign(Label.RELEASE, *parts))
+
+
+def test_attack_54_releases_of_too_few_or_of_an_absent_site_do_not_verify() -> None:
+    """Fewer than t releases cannot have opened anything; a site outside the epoch's committee has none to give."""
+    h = Harness.make(5, min_survivors=4, entropy=SeededEntropy(542))
+    h.open_epoch(h.ids[:4])
+    _, _, t = h.round()
+    s = Scene(h, t, OpenedSum(bytes(32), b""))
+    s.verify(t)
+    refused(s, releases=t.releases[:2])
+    refused(s, releases=(*t.releases[:2], stubbed(h, t, t.releases[3], member=h.ids[4])))
+    refused(s, releases=(*t.releases, stubbed(h, t, t.releases[3], member=h.ids[4])))
+
+
+def test_attack_54_other_survivors_rosters_keys_or_coordinators_do_not_verify() -> None:
+    """One survivor fewer, a roster of another authority, a transcript signed by somebody else, a later reply key."""
+    s = scene(False)
+    h, t = s.harness, s.transcript
     refused(s, headers=t.headers[1:])
     stranger = SigningKey.generate(SeededEntropy("stranger"))
     refused(s, signed_roster=h.roster.sign(stranger))

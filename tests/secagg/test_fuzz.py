@@ -33,7 +33,7 @@ from privfl.secagg import (
 )
 from privfl.secagg.committee import SHARE_BYTES
 from privfl.secagg.coordinator import layout_of
-from privfl.secagg.messages import Contribution, Header, body_prefix
+from privfl.secagg.messages import Contribution, Header, body_prefix, release_part
 from privfl.secagg.shamir import PRIME
 from privfl.secagg.site import blob_hash, blob_info
 from tests.harness import NOW
@@ -418,8 +418,8 @@ def lie(machine: CoordinatorMachine, honest: Release, rnd: random.Random) -> Rel
     key, info = SealingPublicKey(a.reply_key), (a.h0, honest.survivors, honest.member)
     forged = replace(
         honest,
-        shares_hash=hashlib.sha256(shares).digest(),
-        proofs_hash=hashlib.sha256(proofs).digest() if rnd.random() < 0.8 else bytes(32),
+        shares_hash=release_part(shares, "shares"),
+        proofs_hash=release_part(proofs, "proofs") if rnd.random() < 0.8 else bytes(32),
         sealed_shares=key.seal(shares, Label.RELEASE_SEAL, *info, "shares"),
         sealed_proofs=key.seal(proofs, Label.RELEASE_SEAL, *info, "proofs") if rnd.random() < 0.8 else b"x",
     )

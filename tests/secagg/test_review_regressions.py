@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from privfl_keys import Label
+from privfl_keys import Label, content_digest
 
 from privfl import Federation, Logistic
 from privfl.errors import Malformed, Refused, Unverified
@@ -78,7 +77,7 @@ def test_a_dealer_cannot_make_others_carry_more_than_shares() -> None:
     h.sites[site].accept(a, now=NOW, ledger_head=LEDGER)
     out = h.sites[site].upload(a, h.vectors(a)[site], now=NOW)
     blobs = (out.message.blobs[0], out.message.blobs[1] + b"\0", *out.message.blobs[2:])
-    bare = replace(out.message.header, blobs=b"".join(hashlib.sha256(blob).digest() for blob in blobs))
+    bare = replace(out.message.header, blobs=b"".join(content_digest(Label.BLOB_HASH, blob) for blob in blobs))
     header = replace(bare, signature=h.keys[site].sign(Label.HEADER, bare.digest, bare.ledger_head))
     with pytest.raises(Unverified, match="longer than its shares"):
         h.coordinator.receive(Upload(header, blobs), out.body)

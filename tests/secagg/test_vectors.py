@@ -21,7 +21,15 @@ from privfl.errors import Malformed
 from privfl.ring import Ring, pack, to_words
 from privfl.secagg import merkle, messages
 from privfl.secagg import site as sites
-from privfl.secagg.epoch import EpochState, Pair, _pair_key, ratchet, verify_advert, verify_confirmations
+from privfl.secagg.epoch import (
+    EpochState,
+    Pair,
+    _pair_key,
+    contribution_hash,
+    ratchet,
+    verify_advert,
+    verify_confirmations,
+)
 from privfl.secagg.graph import graph_seed
 from privfl.secagg.masks import apply_masks, expand
 from privfl.secagg.messages import (
@@ -149,7 +157,7 @@ def test_contributions_pair_key_and_confirmation_tags() -> None:
         key.verify(message.signature, Label.CONTRIBUTION, *message.binding(), message.sealed)
     fresh = {0: raw("derivations", "pair_key", "low_fresh"), 1: raw("derivations", "pair_key", "high_fresh")}
     for own, sent, received in ((0, there, back), (1, back, there)):
-        hashed = sites.blob_hash(sent.encode())
+        hashed = contribution_hash(sent)
         pair = Pair(IDS[1 - own], r.adverts[1 - own].digest, fresh[own], hashed, b"", False)
         state = EpochState("contributed", r.scope, b"", r.adverts[own], (pair,), 0, None, 0)
         made = _pair_key(party(own), state, pair, received, fresh[1 - own])

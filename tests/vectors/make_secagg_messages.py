@@ -69,6 +69,11 @@ def digest(label: str, *parts: Any) -> bytes:
     return hashlib.sha256(context(label, *parts)).digest()
 
 
+def content_digest(label: str, data: bytes) -> bytes:
+    """SHA-256 of a context that ends with the length of ``data``, and then ``data``."""
+    return hashlib.sha256(context(label, len(data)) + data).digest()
+
+
 def expand(key: bytes, label: str, *parts: Any) -> bytes:
     """HKDF-Expand for 32 bytes: one block."""
     return hmac.digest(key, context(label, *parts) + b"\x01", "sha256")
@@ -162,7 +167,7 @@ def fresh(sender: int, to: int) -> bytes:
 def pair_key(one: int, two: int) -> bytes:
     """From both ends' fresh bytes, the lower id's first; bound to adverts and signed contributions."""
     low, high = sorted((one, two))
-    sent = [hashlib.sha256(encode(contribution(*ends))).digest() for ends in ((low, high), (high, low))]
+    sent = [content_digest("contribution hash", encode(contribution(*ends))) for ends in ((low, high), (high, low))]
     info = (SCOPE, IDS[low], IDS[high], advert_digest(low), advert_digest(high), *sent)
     return extract_and_expand(fresh(low, high) + fresh(high, low), "pair key", *info)
 
@@ -255,7 +260,7 @@ def header(at: int) -> tuple[Any, ...]:
     contents = (
         *(H0, IDS[at], hashlib.sha256(context("body", H0, IDS[at], len(body)) + body).digest()),
         *(b"".join(IDS[peer] for peer in peers), b"".join(commits)),
-        b"".join(hashlib.sha256(blob(at, to)).digest() for to in range(4)),
+        b"".join(content_digest("blob hash", blob(at, to)) for to in range(4)),
         b"".join(name(f"root {at} {to}") for to in range(4)),
         *(name(f"previous {at}"), name(f"ledger {at}")),
     )
@@ -291,7 +296,7 @@ def opened_sum() -> tuple[Any, ...]:
 
 
 def sum_commitment() -> bytes:
-    return digest("sum commitment", H0, CHOICE, name("sum salt"), hashlib.sha256(opened_sum()[2]).digest())
+    return digest("sum commitment", H0, CHOICE, name("sum salt"), content_digest("sum values", opened_sum()[2]))
 
 
 def transcript() -> tuple[Any, ...]:
