@@ -16,7 +16,7 @@ from privfl_keys import SignedRoster
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.entropy import Entropy
-from privfl.errors import PrivflError, Refused, RoundAborted
+from privfl.errors import PrivflError, Refused, RoundAborted, WireError
 from privfl.learn import Task
 from privfl.ring import Ring, packed_size
 from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
@@ -148,17 +148,19 @@ class CoordinatorNode:
             site = pending.get(received.reply_to)
             if site is None or site != received.sender:
                 return  # a late or repeated reply of an earlier phase
-            del pending[received.reply_to]
             try:
                 if received.kind == "refused":
                     reasons[site] = Refusal.decode(received.payload).reason
                 elif not enough:  # replies beyond what was needed change nothing any more
                     enough = take(received)
+            except WireError:
+                raise  # its body is on the way: the message comes again
             except PrivflError as error:
                 log.warning("%s from %s is not taken: %s", kind, site.hex()[:8], error)
                 reasons[site] = str(error)
                 if isinstance(error, Equivocation):
                     self.evidence.append(error.evidence)
+            del pending[received.reply_to]
 
         while pending and not enough and self._clock.now() < until:
             if not self._post.receive(1000, handle) and self._quiet:
@@ -264,7 +266,7 @@ class CoordinatorNode:
             except (RoundAborted, TooFewShares) as error:
                 last = error
                 log.warning("round %d, attempt %d: %s", number, attempt, error)
-                self._give_up(announcement)
+                self._give_up(announcement, votes=not complete or task.release is None)
         raise RoundAborted(f"round {number} was given up after {attempts} attempt(s): {last}")
 
     def _cohort(self, complete: bool, least: int) -> tuple[bytes, ...]:
@@ -277,7 +279,7 @@ class CoordinatorNode:
         sizes: dict[bytes, int] = {}
         reasons = self._collect(Invitation(a, task.descriptor(), inputs), sizes)
         if len(reasons) == len(a.sites):
-            self._give_up(a)
+            self._give_up(a, votes=not a.complete or task.release is None)
             raise Refused(f"every site refused round {a.round}: {next(iter(reasons.values()))}")
         try:
             self.machine.close()
@@ -343,10 +345,10 @@ class CoordinatorNode:
         present = set(self.machine.record.sites)
         return {member: self.machine.ask(member) for member in self.machine.record.members if member in present}
 
-    def _give_up(self, a: Announcement) -> None:
+    def _give_up(self, a: Announcement, *, votes: bool) -> None:
         """Abandon the slot, and gather ABORT votes, which a retry without noise must carry."""
         self.machine.abandon()
-        if a.complete:
+        if not votes:
             return
 
         def vote(received: Received) -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from privfl.codec import Record
 from privfl.entropy import Entropy
-from privfl.errors import Malformed, PrivflError, Unverified
+from privfl.errors import Malformed, PrivflError, Unverified, WireError
 from privfl.secagg import Advert, Announcement, Confirmations, Contribution, EpochRecord
 from privfl.secagg.messages import Ids
 from privfl.secagg.party import Party
@@ -135,20 +135,27 @@ class Post:
         return bare.id
 
     def receive(self, wait_ms: int, handle: Callable[[Received], None]) -> int:
-        """Hand each verified message to ``handle`` and acknowledge it after; returns how many arrived.
+        """Hand each verified message to ``handle`` and acknowledge it after; returns how many were dealt with.
 
         A message that does not verify is counted and dropped: it cannot be answered, its sender is unknown.
+        One whose body is not on the wire yet (WireError, also from ``handle``) is left to be delivered again.
         """
-        arrived = self._mailbox.receive(wait_ms)
-        for delivery in arrived:
+        done = 0
+        for delivery in self._mailbox.receive(wait_ms):
             try:
                 received = self._open(delivery.data)
+            except WireError:
+                continue
             except PrivflError:
                 self.rejected += 1
             else:
-                handle(received)
+                try:
+                    handle(received)
+                except WireError:
+                    continue
             delivery.acknowledge()
-        return len(arrived)
+            done += 1
+        return done
 
     def _open(self, data: bytes) -> Received:
         envelope = open_envelope(data, self.party.roster, self.party.id, self._peer_role)

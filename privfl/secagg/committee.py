@@ -37,6 +37,7 @@ from privfl.secagg.slot import (
     check_abort_certificate,
     check_announcement,
     check_certificate,
+    check_gap,
     check_headers,
     check_own_rules,
 )
@@ -122,6 +123,7 @@ def _take_up(
         check_abort_certificate(party.roster, record, a)
     if a.slot < (state.round, state.attempt):
         raise Refused(f"slot {a.slot} lies before {(state.round, state.attempt)}, which this member has taken up")
+    check_gap(a, (state.round, state.attempt))
     return topology, state.ballot(a), record.members.index(party.id) + 1
 
 

@@ -28,6 +28,7 @@ from privfl.secagg.slot import (
     Topology,
     check_abort_certificate,
     check_announcement,
+    check_gap,
     check_own_rules,
     commitment,
     mask_key,
@@ -47,7 +48,6 @@ __all__ = [
     "upload",
 ]
 
-MAX_GAP = 1024
 KEPT_HEADS = 1024
 GENESIS = bytes(32)
 
@@ -154,9 +154,7 @@ def _check_progress(epoch: EpochState, state: SlotState, a: Announcement, now: i
     last = (state.round, state.attempt)
     if a.slot <= last:
         raise Refused(f"slot {a.slot} is not after {last}, the last one this site accepted")
-    gap = a.attempt - state.attempt if a.round == state.round else max(a.round - state.round, a.attempt)
-    if gap > MAX_GAP:
-        raise Refused(f"slot {a.slot} jumps more than {MAX_GAP} ahead of {last}")
+    check_gap(a, last)
     if a.seq <= state.seq:
         raise Refused(f"sequence number {a.seq} does not rise above {state.seq}")
     if a.round != state.round and state.rounds >= MAX_ROUNDS:

@@ -19,7 +19,7 @@ from privfl.codec import encode
 from privfl.errors import Refused, Unverified
 from privfl.ring import Ring
 from privfl.secagg import graph
-from privfl.secagg.messages import ABORT, Announcement, EpochRecord, Header, Vote, join, split
+from privfl.secagg.messages import ABORT, Announcement, EpochRecord, Header, Slot, Vote, join, split
 from privfl.secagg.party import Rules
 from privfl.secagg.record import full_neighbours, sparse_graph
 
@@ -27,6 +27,7 @@ __all__ = [
     "Topology",
     "check_announcement",
     "check_certificate",
+    "check_gap",
     "check_headers",
     "check_own_rules",
     "check_vote",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES = 2**34
+MAX_GAP = 1024
 
 
 def complete_threshold(committee_corrupt: int) -> int:
@@ -127,6 +129,14 @@ def check_own_rules(announcement: Announcement, rules: Rules, now: int) -> None:
         raise Refused(f"this site's policy does not allow {'complete' if a.complete else 'voted'} mode")
     if now > a.deadline:
         raise Refused("the announcement's deadline has passed by this site's clock")
+
+
+def check_gap(announcement: Announcement, last: Slot) -> None:
+    """Raise Refused for a slot so far ahead of the last one that taking it up would lock a party out."""
+    round_, attempt = announcement.slot
+    gap = attempt - last[1] if round_ == last[0] else max(round_ - last[0], attempt)
+    if gap > MAX_GAP:
+        raise Refused(f"slot {announcement.slot} jumps more than {MAX_GAP} ahead of {last}")
 
 
 def verify_header(topology: Topology, announcement: Announcement, header: Header) -> None:

@@ -286,3 +286,16 @@ def test_a_replayed_source_repeats_no_noise_across_slots() -> None:
     first, second = (SlotEntropy(SeededEntropy("twice"), Label.NOISE, h0, b"s" * 32).draw(32) for h0 in (b"a", b"b"))
     again = SlotEntropy(SeededEntropy("twice"), Label.NOISE, b"a", b"s" * 32).draw(32)
     assert first == again != second
+
+
+def test_an_announcement_far_ahead_does_not_mute_a_member() -> None:
+    """A coordinator shows a member a slot in the far future: refused, and the member still votes in this one."""
+    h = Harness.make(4)
+    h.open_epoch()
+    member = h.ids[0]
+    far = h.coordinator.announce(h.plan(), (2**31, 0))
+    with pytest.raises(Refused, match="ahead"):
+        h.sites[member].vote_abort(far)
+    h.coordinator.abandon()
+    total, expected, _ = h.round((1, 0))
+    assert np.array_equal(total, expected)
