@@ -11,7 +11,8 @@ import pytest
 from privfl_keys import Label, SealingKey, SigningKey
 
 from privfl.errors import PrivflError, Theirs, Unverified
-from privfl.secagg import ABORT, OpenedSum, Transcript, verify_transcript
+from privfl.secagg import ABORT, Confirmations, OpenedSum, Transcript, verify_transcript
+from privfl.secagg.messages import split
 from privfl.secagg.reconstruct import Blame
 from privfl.secagg.transcript import ReleaseStub
 from tests.attacks._tools_b import headed, take, voted
@@ -306,3 +307,23 @@ def test_attack_54_errors_of_every_kind_reach_the_reader_as_unverified() -> None
         except Unverified as error:
             seen.add(type(error.__cause__).__name__)
     assert {"Refused", "Malformed"} <= seen
+
+
+def test_attack_54_two_sites_that_never_confirmed_each_other_are_in_no_verified_record() -> None:
+    """Both ends sign lists without the other: true signatures, yet no pair key, so the complete graph is not proven."""
+    s = scene(False)
+    h, t = s.harness, s.transcript
+    first, second = (message.site for message in t.confirmations[:2])
+
+    def without(message: Confirmations, other: bytes) -> Confirmations:
+        at = split(message.peers).index(other) * 32
+        body = replace(
+            message,
+            peers=message.peers[:at] + message.peers[at + 32 :],
+            tags=message.tags[:at] + message.tags[at + 32 :],
+        )
+        return replace(body, signature=h.keys[body.site].sign(Label.CONFIRMATION, *body.binding()))
+
+    one, two, *rest = t.confirmations
+    refused(s, confirmations=(without(one, second), without(two, first), *rest))
+    refused(s, confirmations=(without(one, second), two, *rest))
