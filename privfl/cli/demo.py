@@ -122,6 +122,7 @@ class Outcome:
     accuracy: dict[str, float]
     verified: int
     seen: Seen
+    held: int
 
     def summary(self, seconds: float) -> dict[str, Any]:
         """The object that ``--json`` prints."""
@@ -174,7 +175,7 @@ def _run(console: Console, epsilon: float, sites: int, seed: int, *, quiet: bool
         "local": float(local.held_out["score"].iloc[-1]),
         "alone": alone_accuracy(spec, frames, schema, held, epsilon),
     }
-    return Outcome(fit, sites, victim, number, accuracy, verified, seen)
+    return Outcome(fit, sites, victim, number, accuracy, verified, seen, len(held))
 
 
 def pooled_accuracy(frames: Mapping[str, Any], schema: Any, held: Any) -> float:
@@ -205,7 +206,10 @@ def alone_accuracy(spec: Any, frames: Mapping[str, Any], schema: Any, held: Any,
 
 def _show(console: Console, outcome: Outcome, result: dict[str, Any], folder: Path | None) -> None:
     fit, privacy = outcome.fit, outcome.fit.privacy
-    table = Table(title="\nHow good is the model? (accuracy on held-out patients)", title_justify="left")
+    score = outcome.accuracy["distributed"]
+    error = 100 * (score * (1 - score) / max(1, outcome.held)) ** 0.5
+    title = f"\nHow good is the model? (one run, {outcome.held} held-out patients: ± {error:.1f} points)"
+    table = Table(title=title, title_justify="left")
     table.add_column("trained as")
     table.add_column("accuracy", justify="right")
     for name, words in (
@@ -218,6 +222,9 @@ def _show(console: Console, outcome: Outcome, result: dict[str, Any], folder: Pa
     console.print(table)
     cost = Table(title="\nWhat did it cost?", title_justify="left", show_header=False)
     cost.add_row("epsilon, delta", f"{privacy.epsilon:.3f}, {privacy.delta:g} per patient record ({fit.rounds} rounds)")
+    cost.add_row(
+        "what it rests on", f"noise of {fit.task.release.honest} honest sites, {fit.task.release.colluders} colluding"
+    )
     cost.add_row("if all other sites collude", f"epsilon {privacy.fallback_epsilon:.3f}")
     cost.add_row("each site's own account", ", ".join(f"{name} {spent:.3f}" for name, spent in privacy.spent.items()))
     cost.add_row(
@@ -227,9 +234,9 @@ def _show(console: Console, outcome: Outcome, result: dict[str, Any], folder: Pa
     _show_proof(console, outcome)
     console.print(f"\nDone in {result['seconds']:.1f} s.")
     if folder is not None:
-        console.print(
-            f"Check it yourself, without any secret:  privfl transcript verify {folder}/transcripts/*.transcript"
-        )
+        command = "privfl" if shutil.which("privfl") else sys.argv[0]
+        console.print("Check it yourself, without any secret:")
+        console.print(f"  {command} transcript verify {folder}/transcripts/*.transcript", soft_wrap=True)
 
 
 def _show_proof(console: Console, outcome: Outcome) -> None:
