@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -208,10 +210,10 @@ def _show(console: Console, outcome: Outcome, result: dict[str, Any], folder: Pa
     fit, privacy = outcome.fit, outcome.fit.privacy
     score = outcome.accuracy["distributed"]
     error = 100 * (score * (1 - score) / max(1, outcome.held)) ** 0.5
-    title = f"\nHow good is the model? (one run, {outcome.held} held-out patients: ± {error:.1f} points)"
+    title = f"\nHow good is the model? (one run, {outcome.held} held-out patients)"
     table = Table(title=title, title_justify="left")
     table.add_column("trained as")
-    table.add_column("accuracy", justify="right")
+    table.add_column(f"accuracy, ± {error:.1f}", justify="right")
     for name, words in (
         ("pooled", "all rows in one place, no privacy"),
         ("distributed", "privfl, noise shared among the sites"),
