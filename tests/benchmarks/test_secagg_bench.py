@@ -31,6 +31,11 @@ AGREED = {
 TINY = ["--sites", "6", "--dim", "1000", "--dropout", "0.2", "--repeat", "1", "--json"]
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secagg, "REPEAT_SECONDS", 0.0)
+
+
 @pytest.mark.parametrize("more", [[], ["--word", "16"], ["--word", "64", "--bits", "40"]])
 def test_one_object_with_the_agreed_keys_and_an_exact_sum(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the ring, ``--json`` prints exactly one object, and what the machines open is the plain sum."""
