@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 from privfl_keys import SignedRoster, SigningKey
 
-from benchmarks._secagg_round import Shape, Slot, Spool, run_pass
+from benchmarks._secagg_round import Slot, Spool, run_pass
 from benchmarks._secagg_world import FileShelf
 from privfl.entropy import SYSTEM
-from privfl.ring import Ring
 from privfl.secagg import CoordinatorMachine
 from privfl.secagg.party import Party
 
@@ -33,22 +32,20 @@ _REFS = Path("/proc/self/clear_refs")
 
 def leave(slot: Slot) -> None:
     """Write beside the spool what another process needs to be this slot's coordinator."""
-    folder, shape = slot.spool.folder, slot.shape
+    folder = slot.spool.folder
     (folder / "dump").write_bytes(slot.dump)
     (folder / "roster").write_bytes(slot.world.signed.encode())
     (folder / "key").write_bytes(slot.world.coordinator_key.secret_bytes())
-    (folder / "shape.json").write_text(json.dumps([shape.sites, shape.length, shape.ring.bits, shape.ring.word]))
     np.save(folder / "sum.npy", slot.expected)
 
 
-def load(folder: Path) -> tuple[CoordinatorMachine, Spool, Shape]:
+def load(folder: Path) -> tuple[CoordinatorMachine, Spool]:
     """The coordinator as it stood before the first upload; its store lies under ``folder``."""
-    sites, length, bits, word = json.loads((folder / "shape.json").read_text())
     signed = SignedRoster.decode((folder / "roster").read_bytes())
     party = Party(SigningKey.from_secret_bytes((folder / "key").read_bytes()), signed.roster)
     store = Path(tempfile.mkdtemp(dir=folder))
     machine = CoordinatorMachine.load(party, signed, SYSTEM, FileShelf(store), (folder / "dump").read_bytes())
-    return machine, Spool(folder), Shape(sites, length, 0, Ring(bits, word), 0, 0)
+    return machine, Spool(folder)
 
 
 def peak_of(folder: Path) -> float:
@@ -83,8 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     expected = np.load(folder / "sum.npy", mmap_mode="r")
     _reset()
     before = _peak_kib()
-    machine, spool, shape = load(folder)
-    _, values = run_pass(machine, spool, shape, timed_apart=False)
+    machine, spool = load(folder)
+    _, values = run_pass(machine, spool)
     peak = _peak_kib() - before
     print(json.dumps({"peak_mb": round(peak / 1024, 1), "bit_exact": bool(np.array_equal(values, expected))}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from benchmarks._secagg_floor import Floor
 from benchmarks._secagg_world import DEADLINE, INPUTS, LEDGER, NOW, POLICY, TASK, SlotShelf, World
 from privfl.entropy import SYSTEM
 from privfl.ring import Ring
-from privfl.secagg import Accumulator, Announcement, CoordinatorMachine, Release, Shelf, SlotPlan, Upload, Vote
+from privfl.secagg import Announcement, CoordinatorMachine, Release, Shelf, SlotPlan, Upload, Vote
 
 Tick = Callable[[str], None]
 
@@ -179,43 +179,27 @@ class Slot:
         """One timed pass of the coordinator over the stored bytes; also whether its sum is exact."""
         world = self.world
         machine = CoordinatorMachine.load(world.coordinator_party, world.signed, SYSTEM, SlotShelf(), self.dump)
-        timed, values = run_pass(machine, self.spool, self.shape)
+        timed, values = run_pass(machine, self.spool)
         return timed, bool(np.array_equal(values, self.expected))
 
 
-def run_pass(
-    machine: CoordinatorMachine, spool: Spool, shape: Shape, *, timed_apart: bool = True
-) -> tuple[Pass, npt.NDArray[np.int64]]:
-    """The coordinator from the first upload to the sum.
-
-    Args:
-        timed_apart: also add every body to a second accumulator, to time the additions alone.
-    """
-    clock = time.perf_counter
-    out = Pass(0, 0, 0, 0, 0, 0, 0, 0)
-    apart = Accumulator(shape.ring, shape.length) if timed_apart else None
+def run_pass(machine: CoordinatorMachine, spool: Spool) -> tuple[Pass, npt.NDArray[np.int64]]:
+    """The coordinator from the first upload to the sum, which comes back with the seconds."""
+    added = _watch(machine._running_sum(), "apply_verified")
+    published = _watch(machine, "_transcript")
+    receive = 0.0
     for message, body in zip(spool.each("message"), spool.each("body"), strict=True):
-        start = clock()
-        machine.receive(Upload.decode(message), body)
-        received = clock()
-        if apart is not None:
-            apart.apply_verified(body)
-            out = replace(out, add=out.add + clock() - received)
-        out = replace(out, receive=out.receive + received - start)
-    del message, body, apart
+        receive += _timed(lambda upload, vector: machine.receive(Upload.decode(upload), vector), message, body)
+    del message, body
     close = _timed(machine.close)
     relay = _asked(machine, spool)
     votes = _each(spool, "vote", lambda raw: machine.receive_vote(Vote.decode(raw)))
     relay += _asked(machine, spool)
     releases = _each(spool, "release", lambda raw: machine.receive_release(Release.decode(raw)))
-    published = _watch(machine, "_transcript")
-    start = clock()
+    start = time.perf_counter()
     opened, _ = machine.finish()
-    finish, publish = clock() - start, sum(published)
-    timed = replace(
-        out, close=close, votes=votes, releases=releases, finish=finish - publish, publish=publish, relay=relay
-    )
-    return timed, opened.array()
+    finish, publish = time.perf_counter() - start, sum(published)
+    return Pass(receive, sum(added), close, votes, releases, finish - publish, publish, relay), opened.array()
 
 
 def _timed(work: Callable[..., object], *arguments: object) -> float:

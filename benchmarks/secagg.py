@@ -14,8 +14,8 @@ in-place additions by numpy, in the best block size of the run, and nothing else
   signature, packing.
 - ``coordinator_s``: from the masked vectors to the sum: their additions, t releases verified and opened, seeds
   reconstructed and held against their commitments, unmasking, decoding.
-- ``coordinator_receive_s``: what is done to the uploads as they arrive, above all SHA-256 over every body (and each
-  body's addition, which ``coordinator_s`` has timed apart); ``coordinator_certify_s``: the survivor set fixed and
+- ``coordinator_receive_s``: what is done to the uploads as they arrive, above all SHA-256 over every body (and the
+  additions, which ``coordinator_s`` counts as well); ``coordinator_certify_s``: the survivor set fixed and
   t votes verified; ``coordinator_relay_s``: requests put together for members; ``coordinator_publish_s``: sum
   commitment and signed transcript. ``coordinator_total_ratio`` puts all of this over the same floor.
 - ``upload_bytes_per_parameter``: header, sealed blobs and packed vector.
