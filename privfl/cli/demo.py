@@ -40,7 +40,8 @@ class Seen:
 
         for site, body in bodies.items():
             self.vectors += 1
-            found = np.bincount(np.frombuffer(body, np.uint8), minlength=256)
+            # the last byte may hold padding, zeros that belong to no mask
+            found = np.bincount(np.frombuffer(body, np.uint8)[:-1], minlength=256)
             self.counts = [have + int(more) for have, more in zip(self.counts, found, strict=True)]
             if self.example is None:
                 self.example = (site, body[:24], [int(value) for value in result.total[:3]])
