@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks import __main__ as everything
 from benchmarks import _secagg_floor, imports, secagg
@@ -83,8 +84,12 @@ def test_the_floor_makes_every_stream_and_every_addition(monkeypatch: pytest.Mon
     """One cipher of its own per stream, the whole length of each stream, and one body per survivor are in the floor."""
     floor = Floor(7, 3, 10_000, 32)
     keys: list[bytes] = []
-    cipher = _secagg_floor.Cipher
-    monkeypatch.setattr(_secagg_floor, "Cipher", lambda key, mode: (keys.append(key.key), cipher(key, mode))[1])
+
+    def counted(algorithm: algorithms.AES256, mode: modes.CTR) -> Cipher[modes.CTR]:
+        keys.append(algorithm.key)
+        return Cipher(algorithm, mode)
+
+    monkeypatch.setattr(_secagg_floor, "Cipher", counted)
     assert floor.sample() == floor.seconds > 0
     assert len(set(keys)) == 7
     acc, ones = np.zeros(1000, np.uint16), [np.ones(1000, np.uint16)]
