@@ -86,7 +86,7 @@ def test_the_floor_makes_every_stream_and_every_addition(monkeypatch: pytest.Mon
     keys: list[bytes] = []
 
     def counted(algorithm: algorithms.AES256, mode: modes.CTR) -> Cipher[modes.CTR]:
-        keys.append(algorithm.key)
+        keys.append(bytes(algorithm.key))
         return Cipher(algorithm, mode)
 
     monkeypatch.setattr(_secagg_floor, "Cipher", counted)
