@@ -13,11 +13,11 @@ from privfl.entropy import SYSTEM
 from privfl.secagg import CoordinatorMachine, EpochRecord, Rules, Scope, SiteMachine
 from privfl.secagg.committee import fresh_member_state
 from privfl.secagg.epoch import EpochState, Pair
-from privfl.secagg.machine import SiteState
 from privfl.secagg.messages import Advert, Confirmations, join
 from privfl.secagg.party import Party
 from privfl.secagg.record import potential_neighbours
 from privfl.secagg.site import fresh_slot_state
+from privfl.secagg.site_machine import SiteState
 
 POLICY, TASK, INPUTS, LEDGER = b"p" * 32, b"t" * 32, b"i" * 32, b"l" * 32
 NOW, DEADLINE = 1_000, 1_000_000

@@ -6,8 +6,8 @@ Pure: entropy and time are arguments, and every state is a value that is dumped 
 
 from privfl.secagg.accumulate import Accumulator
 from privfl.secagg.coordinator import SlotPlan
+from privfl.secagg.coordinator_machine import CoordinatorMachine, Shelf
 from privfl.secagg.graph import check_degree, degree_for
-from privfl.secagg.machine import CoordinatorMachine, Shelf, SiteMachine
 from privfl.secagg.messages import (
     ABORT,
     Advert,
@@ -25,6 +25,7 @@ from privfl.secagg.messages import (
 from privfl.secagg.party import Equivocation, Party, RolledBack, Rules, Unconfirmed
 from privfl.secagg.reconstruct import Blame, TooFewShares
 from privfl.secagg.site import Outgoing, SlotEntropy
+from privfl.secagg.site_machine import SiteMachine
 from privfl.secagg.transcript import OpenedSum, Transcript, Verified, read_transcript, verify_transcript
 from privfl.secagg.transitions import TABLES, mermaid
 

@@ -17,12 +17,12 @@ from privfl_keys import Label, Roster, SealingKey, SigningKey, derive
 from privfl.errors import PrivflError
 from privfl.ring import to_words, unpack
 from privfl.secagg import ABORT, CoordinatorMachine, Rules, SiteMachine
-from privfl.secagg.machine import SiteState
 from privfl.secagg.masks import apply_masks
 from privfl.secagg.messages import Announcement, Ask, Confirmations, EpochRecord, Header, Release, Vote, survivors_hash
 from privfl.secagg.party import Party
 from privfl.secagg.reconstruct import Layout, OpenedRelease, open_release
 from privfl.secagg.site import Outgoing
+from privfl.secagg.site_machine import SiteState
 from privfl.secagg.slot import mask_key, ring_of
 from tests.harness import LEDGER, NOW, POLICY, Harness, MemoryShelf
 

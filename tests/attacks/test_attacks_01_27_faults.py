@@ -14,7 +14,7 @@ from privfl_keys import Label, SealingPublicKey
 from privfl.errors import Malformed, Misuse, PrivflError, Refused, Theirs, Unverified
 from privfl.secagg import Release, Upload, verify_transcript
 from privfl.secagg.committee import SHARE_BYTES, _seal_release
-from privfl.secagg.machine import release_name, shelf_name
+from privfl.secagg.coordinator_machine import release_name, shelf_name
 from privfl.secagg.messages import Announcement
 from privfl.secagg.site import blob_hash, blob_info
 from tests.attacks._tools_a import Slot, forged, ready, refused, reply_key, resigned

@@ -20,7 +20,7 @@ from privfl.errors import PrivflError
 from privfl.ring import pack, to_words
 from privfl.secagg import site as site_module
 from privfl.secagg.committee import open_blobs
-from privfl.secagg.machine import CoordinatorWhole
+from privfl.secagg.coordinator_machine import CoordinatorWhole
 from privfl.secagg.slot import ring_of
 from tests.attacks._tools_a import Slot, forged, pair_keys, ready, reply_key, signed_vote, state_of
 from tests.harness import LEDGER, NOW, Harness

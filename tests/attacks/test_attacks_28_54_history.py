@@ -11,7 +11,7 @@ from privfl_keys import Label, derive
 from privfl.errors import PrivflError, Refused, Unverified
 from privfl.secagg import ABORT, Announcement, Equivocation, RolledBack, Rules, SiteMachine, verify_transcript
 from privfl.secagg.epoch import MAX_SEQ_GAP, ratchet
-from privfl.secagg.machine import MAX_EPOCH_GAP, SiteState
+from privfl.secagg.site_machine import MAX_EPOCH_GAP, SiteState
 from privfl.secagg.slot import MAX_GAP, commitment
 from tests.attacks._tools_b import abort_votes, announced, certified_ask, forged_abort, take, voted
 from tests.harness import DEADLINE, LEDGER, NOW, POLICY, Harness, SeededEntropy

@@ -20,7 +20,7 @@ from privfl.ring import pack, to_words
 from privfl.runtime import Federation, Fit, Kill
 from privfl.runtime.site import MemorySiteStore
 from privfl.secagg import site as site_rules
-from privfl.secagg.machine import SiteState
+from privfl.secagg.site_machine import SiteState
 from privfl.wires import MemoryWire
 from tests.runtime.support import QUICK, SCHEMA, SPEC, federation, table, tables
 

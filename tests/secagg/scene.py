@@ -12,10 +12,11 @@ from privfl_keys import Label, SigningKey
 from privfl.codec import Record
 from privfl.secagg import CoordinatorMachine, OpenedSum, SiteMachine, Transcript
 from privfl.secagg.coordinator import ReleaseNote
-from privfl.secagg.machine import CoordinatorWhole, SiteState
+from privfl.secagg.coordinator_machine import CoordinatorWhole
 from privfl.secagg.messages import Advert, Announcement, Ask, Confirmations, Contribution, Header, Release, Vote
 from privfl.secagg.party import Party
 from privfl.secagg.reconstruct import Blame
+from privfl.secagg.site_machine import SiteState
 from tests.harness import LEDGER, NOW, Harness, MemoryShelf, SeededEntropy
 
 Call = Callable[[Any, tuple[Any, ...]], Any]

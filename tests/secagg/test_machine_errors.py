@@ -15,10 +15,11 @@ from privfl.ring import Ring
 from privfl.secagg import Accumulator, Release, SiteMachine, Transcript, read_transcript, verify_transcript
 from privfl.secagg import epoch as epochs
 from privfl.secagg.coordinator import layout_of
+from privfl.secagg.coordinator_machine import CoordinatorMachine
 from privfl.secagg.epoch import MAX_AGE_MS, MAX_ROUNDS
-from privfl.secagg.machine import CoordinatorMachine, SiteState
 from privfl.secagg.messages import Ask, Confirmations, Scope, Upload
 from privfl.secagg.reconstruct import Blame, UnmaskKeys, reconstruct
+from privfl.secagg.site_machine import SiteState
 from tests.harness import LEDGER, NOW, Harness, SeededEntropy
 from tests.secagg.scene import resign, scene
 

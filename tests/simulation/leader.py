@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from privfl.errors import PrivflError, RoundAborted
 from privfl.secagg import CoordinatorMachine, OpenedSum, SlotPlan, Transcript
-from privfl.secagg.machine import shelf_name
+from privfl.secagg.coordinator_machine import shelf_name
 from privfl.secagg.messages import (
     ABORT,
     Advert,
