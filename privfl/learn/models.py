@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 
 _ROOMS = ("sklearn.linear_model", "sklearn.svm", "sklearn.discriminant_analysis")
 _FORMAT = "privfl model 1"
+#: Iterations of one local fit at most, whoever asks for more.
+MAX_ITER = 10_000
 
 
 class EstimatorRef(Declared):
@@ -69,6 +71,10 @@ class EstimatorRef(Declared):
             raise ValueError("parameters are not JSON") from None
         if not isinstance(params, dict) or _canonical(params) != text:
             raise ValueError("parameters are not canonical JSON")
+        if params.get("n_jobs") not in (None, 1):
+            raise ValueError("n_jobs is each site's own business: leave it out")
+        if isinstance(params.get("max_iter"), int) and not 1 <= params["max_iter"] <= MAX_ITER:
+            raise ValueError(f"max_iter must lie in 1 to {MAX_ITER}: sites do not work without end for a stranger")
         return text
 
     @field_validator("path")

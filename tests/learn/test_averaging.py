@@ -136,7 +136,8 @@ def test_noise_is_left_out_by_name_only() -> None:
     ("estimator", "says"),
     [
         (RandomForestClassifier(), "cannot be averaged"),
-        (SVC(kernel="linear"), "coef_"),
+        (SVC(kernel="linear", max_iter=100), "coef_"),
+        (SVC(kernel="linear"), "max_iter"),
         (Ridge(), "not a classifier"),
         (LogisticRegression(class_weight={0: 1}), "class_weight"),
         (object(), "cannot be averaged"),

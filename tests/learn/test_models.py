@@ -148,3 +148,10 @@ def test_classes_in_declared_order_land_in_scikit_learns_order() -> None:
     assert two.predict(at)[0] == "no"  # the second declared class is the positive one
     three = fitted(reference, np.array([[0.0, 0], [9, 0], [1, 0]]), np.zeros(3), ("z", "y", "x"), ("a", "b"))
     assert three.predict(at)[0] == "y"
+
+
+@pytest.mark.parametrize("params", ['{"n_jobs":64}', '{"max_iter":1000000000}', '{"max_iter":-1}'])
+def test_a_task_cannot_make_sites_work_without_end(params: str) -> None:
+    """Parameters that only cost the site its time are refused when the task is read, before anything is charged."""
+    with pytest.raises(Misuse, match=r"n_jobs|max_iter"):
+        EstimatorRef(path="sklearn.linear_model.LogisticRegression", params=params)
