@@ -8,7 +8,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,9 +79,9 @@ def demo(
         )
     if folder is not None:
         check_folder(folder)
-    logging.getLogger("privfl").setLevel(logging.ERROR)
     console = Console(stderr=as_json, highlight=False)
-    outcome = _run(console, epsilon, sites, seed, quiet=as_json)
+    with errors_only():
+        outcome = _run(console, epsilon, sites, seed, quiet=as_json)
     result = outcome.summary(time.perf_counter() - started)
     if folder is not None:
         write_folder(folder, outcome.fit, result)
@@ -88,6 +89,18 @@ def demo(
         typer.echo(json.dumps(result))
     else:
         _show(console, outcome, result, folder)
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Keep the expected warnings (a site dies, votes that came too late) off the screen while the demo runs."""
+    logger = logging.getLogger("privfl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def check_folder(folder: Path) -> None:

@@ -7,8 +7,7 @@ is short-cut because they share a process.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,24 +19,21 @@ from privfl_keys import Member, Roster, SigningKey
 from privfl.clock import Clock, SystemClock
 from privfl.dp import Release, Trust
 from privfl.entropy import SYSTEM, Entropy
-from privfl.errors import DataError, Misuse, Refused, RoundAborted
-from privfl.learn import BoundData, Schema, Spec, Task, TaskState
-from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf, RoundResult
-from privfl.runtime.fit import Fit, PrivacyReport, Transcripts
+from privfl.errors import DataError, Misuse
+from privfl.learn import BoundData, Schema, Spec, Task
+from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf
+from privfl.runtime.fit import Fit
 from privfl.runtime.progress import TrainingProgress
 from privfl.runtime.site import MemorySiteStore, SiteNode
 from privfl.runtime.terms import MemoryAccount, Terms
-from privfl.secagg import Transcript
+from privfl.runtime.training import Observer, Stage, TrainingRun
 from privfl.secagg.party import Party
 from privfl.wires import Faults, MemoryWire
 
 __all__ = ["Federation", "Kill", "Observer"]
 
 log = logging.getLogger("privfl.federation")
-EPOCH_ROUNDS = 100
 VALIDITY_MS = 365 * 24 * 3600 * 1000
-
-Observer = Callable[[int, RoundResult, Mapping[str, bytes]], None]
 
 
 @dataclass(frozen=True)
@@ -221,7 +217,7 @@ class Federation:
         if held_out is not None:
             task.evaluate(task.initial_state(), held_out)
         terms = self._terms(task, least, complete)
-        run = _Run(self, task, terms, complete, least, attempts, held_out, observer)
+        run = TrainingRun(self._stage(), task, terms, complete, least, attempts, held_out, observer)
         self._kills = list(kills)
         for kill in kills:
             if kill.site not in self.names:
@@ -232,6 +228,19 @@ class Federation:
         finally:
             if run.charged:  # an aborted run has spent as well
                 self._past.append((task.release, run.charged))
+
+    def _stage(self) -> Stage:
+        return Stage(
+            self._coordinator,
+            self._wire,
+            self._shelf,
+            self._authority.verify_key,
+            {key: site.name for key, site in self._sites.items()},
+            self._start_nodes,
+            self._revive,
+            self.spent,
+            self._past,
+        )
 
     def _check_least(self, least: int) -> None:
         low, high = self.roster.corrupt_bound + 2, len(self._sites)
@@ -333,99 +342,3 @@ def check_names(names: Sequence[str]) -> None:
     if len(names) < 2:
         what = "one site only" if names else "no sites"
         raise Misuse(f"{what}: a federation needs at least three, or there is nothing to hide a sum in")
-
-
-class _Run:
-    """One training run over an open federation."""
-
-    def __init__(
-        self,
-        fed: Federation,
-        task: Task,
-        terms: Terms,
-        complete: bool,
-        least: int,
-        attempts: int,
-        held_out: pd.DataFrame | None,
-        observer: Observer | None,
-    ) -> None:
-        self.fed, self.task, self.terms = fed, task, terms
-        self.complete, self.least, self.attempts = complete, least, attempts
-        self.held_out, self.observer = held_out, observer
-        self.transcripts: list[Transcript] = []
-        self.dropped: dict[int, tuple[str, ...]] = {}
-        self.scores: list[dict[str, float]] = []
-        self.sizes: list[int] = []
-        self.charged = 0
-
-    def train(self, bar: TrainingProgress | None) -> Fit:
-        started = time.perf_counter()
-        fed, task = self.fed, self.task
-        fed._start_nodes(self.terms)
-        state = task.initial_state()
-        stopped: str | None = None
-        while stopped is None:
-            try:
-                if state.round % EPOCH_ROUNDS == 0:
-                    self._open_epoch()
-                state = self._round(state, bar)
-            except (RoundAborted, Refused) as error:
-                if not self.transcripts:
-                    raise
-                stopped = f"stopped early: {error}"
-                break
-            stopped = task.done(state)
-            if stopped is None and self.charged >= task.uploads:
-                stopped = f"the budget of {task.uploads} uploads is used up, aborted attempts included"
-        return Fit(
-            task.finish(state),
-            state.history,
-            PrivacyReport.of(task, self.charged, fed.spent(), fed._past),
-            Transcripts(self.transcripts, fed._authority.verify_key),
-            task,
-            pd.DataFrame(self.scores),
-            self.dropped,
-            stopped or "",
-            time.perf_counter() - started,
-            sum(self.sizes) / max(1, len(self.sizes)),
-            task.initial_state().params.size,
-        )
-
-    def _open_epoch(self) -> None:
-        self.fed._revive(self.terms)
-        for site, why in self.fed._coordinator.open_epoch(sorted(self.fed._sites)).items():
-            log.warning("site %s is not in the epoch: %s", self.fed.name_of(site), why)
-
-    def _round(self, state: TaskState, bar: TrainingProgress | None) -> TaskState:
-        fed, task, number = self.fed, self.task, state.round + 1
-        left = min(self.attempts, task.uploads - self.charged)
-
-        def counted(attempt: int) -> None:
-            self.charged += 1
-            fed._revive(self.terms)
-
-        result = fed._coordinator.run_round(
-            task,
-            task.model_bytes(state),
-            self.terms.hash,
-            number,
-            complete=self.complete,
-            min_survivors=self.least,
-            attempts=left,
-            on_attempt=counted,
-        )
-        state = task.update(state, result.total, len(result.survivors))
-        self.transcripts.append(result.transcript)
-        gone = tuple(fed.name_of(site) for site in result.dropped)
-        if gone:
-            self.dropped[number] = gone
-        self.sizes += result.upload_bytes.values()
-        if self.held_out is not None:
-            self.scores.append({"round": number, **task.evaluate(state, self.held_out)})
-        if self.observer is not None:
-            self.observer(number, result, fed._shelf.bodies(result.transcript.announcement.h0))
-        fed._shelf.clear()
-        fed._wire.forget_bodies()
-        if bar is not None:
-            bar.update(state, gone, self.scores[-1]["score"] if self.scores else None)
-        return state

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from privfl_keys import Label, content_digest
+from privfl_keys import Label, content_digest, digest
 
 from privfl.clock import Clock
 from privfl.codec import Record
@@ -230,10 +230,12 @@ class SiteNode:
         self.machine.examine(a, now=now)
         if inputs_hash(invitation.inputs) != a.inputs:
             raise Unverified("the model is not the one that the announcement names")
+        if digest(Label.TASK, invitation.task) != a.task:
+            raise Unverified("the task is not the one that the announcement names")
         task = self._tasks.get(a.task)
         if task is None:
             task = Task.from_descriptor(invitation.task)
-            self._tasks = {task.id: task}
+            self._tasks = {a.task: task}
         task.read_model(invitation.inputs)
         try:
             task.check(self.bound)

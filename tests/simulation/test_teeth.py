@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from privfl.errors import Refused
-from privfl.secagg import committee, coordinator, machine, slot
+from privfl.secagg import committee, coordinator, site_machine, slot
 from privfl.secagg import site as sites
 from privfl.secagg.accumulate import Accumulator
 from privfl.secagg.epoch import EpochState
@@ -79,15 +79,15 @@ def uploads_after_a_crash(patch: pytest.MonkeyPatch) -> None:
 
 def dumps_that_drift(patch: pytest.MonkeyPatch) -> None:
     """A dump moves the pair keys' place in the ratchet."""
-    honest = machine.SiteMachine.dump
+    honest = site_machine.SiteMachine.dump
 
-    def dump(self: machine.SiteMachine) -> bytes:
+    def dump(self: site_machine.SiteMachine) -> bytes:
         state = self._state
         if state.epoch is None:
             return honest(self)
         return replace(state, epoch=replace(state.epoch, position=state.epoch.position + 1)).encode()
 
-    patch.setattr(machine.SiteMachine, "dump", dump)
+    patch.setattr(site_machine.SiteMachine, "dump", dump)
 
 
 def no_retry(patch: pytest.MonkeyPatch) -> None:
