@@ -10,14 +10,17 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 from privfl_keys import Label, content_digest, digest
 
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.dp import LocalReport
+from privfl.dp.mechanisms import noised
 from privfl.entropy import Entropy
 from privfl.errors import DataError, PrivflError, Refused, Theirs, Unverified
 from privfl.learn import BoundData, Task
+from privfl.ring import Int64Array
 from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
 from privfl.runtime.terms import Account, Terms
 from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload, check_degree
@@ -202,14 +205,27 @@ class SiteNode:
         self.machine.accept(a, now=now, ledger_head=head)
         self._saved()
         self._checkpoint("accepted", a.round)
-        entropy = SlotEntropy(self._entropy, Label.NOISE, a.h0, self.party.id)
-        vector = task.upload(invitation.inputs, self.bound, entropy, report=self.report)
+        vector = self._vector(task, invitation.inputs, a)
         out = self.machine.upload(a, vector, now=self._clock.now())
         del vector
         self._checkpoint("computed", a.round)
         self._store.save_outbox(self.machine.dump(), out.message.encode(), out.body)
         self._checkpoint("stored", a.round)
         return "upload", out.message, [out.body]
+
+    def _vector(self, task: Task, inputs: bytes, a: Announcement) -> Int64Array:
+        """The site's noised vector; once charged, nothing in a row may change whether and what a site sends.
+
+        So a fault while computing (out of memory, a local fit that breaks) makes a zero contribution with
+        the same noise. Only the kind of fault is logged: its text could hold a value.
+        """
+        entropy = SlotEntropy(self._entropy, Label.NOISE, a.h0, self.party.id)
+        try:
+            return task.upload(inputs, self.bound, entropy, report=self.report)
+        except Exception as error:
+            log.error("round %d: computing failed (%s); this site contributes zero", a.round, type(error).__name__)
+        zero = np.zeros(task.length, dtype=np.int64)
+        return zero if task.release is None else noised(zero, task.release, entropy)
 
     def _repeat(self, a: Announcement, now: int) -> tuple[str, Record, list[bytes]] | None:
         """The stored upload of this very slot, if there is one: repeats send identical bytes."""
