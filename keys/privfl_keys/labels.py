@@ -70,11 +70,15 @@ class Label(StrEnum):
     ROTATION_SEED = "Hadamard seed"
     # policy and tasks
     POLICY = "policy"
+    POLICY_SIGNED = "policy, signed"
+    MANDATE = "mandate"
     TASK = "task"
     INPUTS = "inputs"
     QUESTION = "question"
     COHORT = "cohort"
     LEDGER = "ledger"
+    LEDGER_ENTRY = "ledger entry, signed"
+    STATE = "state"
     ENVELOPE = "envelope"
 
 

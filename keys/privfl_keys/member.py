@@ -15,7 +15,7 @@ from privfl_keys.signing import VerifyKey
 
 __all__ = ["ROLES", "Member", "check_roles"]
 
-ROLES: Final = ("auditor", "compliance", "coordinator", "site")
+ROLES: Final = ("analyst", "auditor", "compliance", "coordinator", "site")
 
 
 def check_roles(roles: tuple[str, ...]) -> None:

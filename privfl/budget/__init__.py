@@ -1,5 +1,6 @@
-"""What may be spent: a budget and its filter, as values."""
+"""What may be spent and what was: policies, the filter, and a site's ledger."""
 
+from privfl.budget.charge import Account, Charge, ColumnUse, Proposal, Purpose
 from privfl.budget.filter import Budget, Filter
 
-__all__ = ["Budget", "Filter"]
+__all__ = ["Account", "Budget", "Charge", "ColumnUse", "Filter", "Proposal", "Purpose"]

@@ -22,8 +22,9 @@ import pandas as pd
 from pydantic import field_validator
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 
+from privfl.declared import Declared
 from privfl.errors import Malformed, Misuse
-from privfl.learn.schema import Class, Declared
+from privfl.learn.schema import Class
 
 __all__ = ["EstimatorRef", "fitted", "folded", "load_model", "save_model"]
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
+from privfl.declared import Declared
 from privfl.errors import Misuse
 
 if TYPE_CHECKING:
@@ -22,29 +23,9 @@ if TYPE_CHECKING:
 
     from privfl.learn.binding import BoundData
 
-__all__ = ["Category", "Class", "Column", "Declared", "Numeric", "Schema"]
+__all__ = ["Category", "Class", "Column", "Numeric", "Schema"]
 
 Class: TypeAlias = bool | int | str
-
-
-class Declared(BaseModel):
-    """A frozen pydantic model whose complaints belong to privfl's error tree."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise Misuse("; ".join(_complaint(item) for item in error.errors())) from None
-        except OverflowError:  # a whole number that no float holds
-            raise Misuse("a number is too large; use at most 1e308") from None
-
-
-def _complaint(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    text = str(item["msg"]).removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
 
 
 class Numeric(Declared):

@@ -13,13 +13,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from privfl.declared import Declared
 from privfl.dp import Trust, Unit, mu2_per_upload
 from privfl.errors import BudgetExceeded, DataError, Misuse
 from privfl.learn.averaging import AveragingTask
 from privfl.learn.glm import GlmTask
 from privfl.learn.models import EstimatorRef, template
 from privfl.learn.planning import Plan, check_sizes, check_unit, plan_release, plan_ring, signal_to_noise, site_noise
-from privfl.learn.schema import Category, Declared, Numeric, Schema
+from privfl.learn.schema import Category, Numeric, Schema
 from privfl.learn.strategies import Strategy, adam, momentum, sgd, tail_averaged
 from privfl.learn.tasks import MAX_PARAMETERS, Task
 from privfl.ring import Ring

