@@ -169,4 +169,4 @@ class Post:
         return Received(envelope.sender, kind, envelope.id, envelope.reply_to, payload, refs, self._read)
 
     def _read(self, ref: BodyRef) -> bytes:
-        return check_body(ref, self._mailbox.get_body(ref.sha256))
+        return check_body(ref, self._mailbox.get_body(ref.sha256, size=ref.size))

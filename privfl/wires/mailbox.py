@@ -40,6 +40,18 @@ class Mailbox(Protocol):
         """Store a body under its hash; a second write of the same name changes nothing."""
         ...
 
-    def get_body(self, sha256: bytes) -> bytes:
-        """Read a body; raises WireError if it is not there."""
+    def get_body(self, sha256: bytes, *, size: int | None = None) -> bytes:
+        """Read a body. Its content is not checked here; whoever asked holds it against its hash.
+
+        Raises:
+            WireError: it is not there, or ``size`` (bytes) is given and what is stored has another size; then it
+                is not read, so that a wrong body costs its reader no memory.
+        """
+        ...
+
+    def drop_body(self, sha256: bytes) -> None:
+        """Say that a body is no longer needed, as far as this participant knows: best effort, never an error.
+
+        A wire may keep it all the same. Dropped and put again, it is there again.
+        """
         ...

@@ -83,6 +83,10 @@ class MemoryWire:
         except KeyError:
             raise WireError("a body is not on the wire (yet); ask its sender to repeat it") from None
 
+    def drop(self, name: bytes) -> None:
+        """Forget a body, if it is there."""
+        self._bodies.pop(name, None)
+
     def take(self, own: bytes) -> list[_Held]:
         """What waits in a box: what was delivered and not acknowledged, then what is new.
 
@@ -117,6 +121,13 @@ class MemoryMailbox:
         """See the contract."""
         self._wire.store(self._own, sha256, bytes(data))
 
-    def get_body(self, sha256: bytes) -> bytes:
+    def get_body(self, sha256: bytes, *, size: int | None = None) -> bytes:
         """See the contract."""
-        return self._wire.load(sha256)
+        data = self._wire.load(sha256)
+        if size not in (None, len(data)):
+            raise WireError(f"a body on the wire has {len(data)} bytes and not {size}; ask its sender to repeat it")
+        return data
+
+    def drop_body(self, sha256: bytes) -> None:
+        """See the contract."""
+        self._wire.drop(sha256)

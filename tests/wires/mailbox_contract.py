@@ -114,3 +114,25 @@ class MailboxContract:
         """A name that nobody wrote raises WireError."""
         with pytest.raises(WireError):
             self.open(SOUTH).get_body(hashlib.sha256(os.urandom(8)).digest())
+
+    @pytest.mark.parametrize("size", [0, 4, 6, 1 << 40])
+    def test_a_body_of_another_size_is_not_read(self, size: int) -> None:
+        """Who knows the size says so, and a wrong body is the wire's error before it takes any memory."""
+        name = hashlib.sha256(b"right").digest()
+        self.open(NORTH).put_body(name, b"right")
+        with pytest.raises(WireError):
+            self.open(SOUTH).get_body(name, size=size)
+        assert self.open(SOUTH).get_body(name, size=5) == b"right"
+
+    def test_a_body_is_dropped_as_often_as_one_likes(self) -> None:
+        """Dropping is no error for a body that is there, gone, or never was; a dropped name can be written again."""
+        name, other = hashlib.sha256(b"body").digest(), hashlib.sha256(b"other").digest()
+        north, south = self.open(NORTH), self.open(SOUTH)
+        south.drop_body(name)
+        for _ in range(2):
+            north.put_body(name, b"body")
+            north.put_body(other, b"other")
+            assert south.get_body(name, size=4) == b"body"
+            south.drop_body(name)
+            north.drop_body(name)
+            assert south.get_body(other) == b"other"
