@@ -22,6 +22,7 @@ __all__ = [
     "PrivflError",
     "Refused",
     "RoundAborted",
+    "StorageError",
     "Theirs",
     "Unverified",
     "WireError",
@@ -30,6 +31,10 @@ __all__ = [
 
 class DataError(Misuse):
     """A table does not fit the schema or the task; found when data is bound, before anything is spent."""
+
+
+class StorageError(Misuse):
+    """The local disk did not take what must be durable (full, read-only); the process stops, nothing is lost."""
 
 
 class BudgetExceeded(Refused):
