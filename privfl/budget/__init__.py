@@ -2,5 +2,6 @@
 
 from privfl.budget.charge import Account, Charge, ColumnUse, Proposal, Purpose
 from privfl.budget.filter import Budget, Filter
+from privfl.budget.limits import Limits
 
-__all__ = ["Account", "Budget", "Charge", "ColumnUse", "Filter", "Proposal", "Purpose"]
+__all__ = ["Account", "Budget", "Charge", "ColumnUse", "Filter", "Limits", "Proposal", "Purpose"]
