@@ -3,5 +3,6 @@
 from privfl.budget.charge import Account, Charge, ColumnUse, Proposal, Purpose
 from privfl.budget.filter import Budget, Filter
 from privfl.budget.limits import Limits
+from privfl.budget.memory import MemoryAccount
 
-__all__ = ["Account", "Budget", "Charge", "ColumnUse", "Filter", "Limits", "Proposal", "Purpose"]
+__all__ = ["Account", "Budget", "Charge", "ColumnUse", "Filter", "Limits", "MemoryAccount", "Proposal", "Purpose"]
