@@ -113,6 +113,11 @@ class RosterBook:
         latest.roster.check_validity(now)
         return latest.roster
 
+    def latest(self, federation: str) -> SignedRoster | None:
+        """Return the highest roster accepted, valid now or not; None if there is none, or no authority is pinned."""
+        page = self._pages.get(federation)
+        return None if page is None else page.latest
+
     def authority(self, federation: str) -> VerifyKey:
         """Return the pinned authority; raises Unverified if there is none."""
         return VerifyKey(self._page(federation).authority)

@@ -1,0 +1,210 @@
+"""What a folder says about itself in YAML: whose it is and where its wire and data are. No secret is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+
+import yaml
+from privfl_keys import check_name
+from pydantic import Field, field_validator
+
+from privfl.declared import Declared
+from privfl.errors import Misuse
+from privfl.homes.files import read_bytes, write_file
+
+if TYPE_CHECKING:
+    from privfl.wires.mailbox import Mailbox
+
+__all__ = [
+    "AuthorityConfig",
+    "Config",
+    "CoordinatorConfig",
+    "DataConfig",
+    "OfficerConfig",
+    "SiteConfig",
+    "check_wire",
+    "mailbox_of",
+    "parse_wire",
+    "role_of",
+]
+
+_FOLDER = "folder:"
+Kind = TypeVar("Kind", bound="Config")
+
+
+class Config(Declared):
+    """What every role's file holds.
+
+    Args:
+        federation: the one federation that this folder takes part in.
+        name: of the member, as asked for in its request. fingerprint: of its key, to be read aloud.
+    """
+
+    FILE: ClassVar[str]
+    INIT: ClassVar[str]  # the command that makes such a folder
+
+    role: str
+    federation: str
+    name: str
+    fingerprint: str
+
+    @field_validator("federation", "name")
+    @classmethod
+    def _usable(cls, name: str) -> str:
+        try:
+            return check_name(name)
+        except Misuse as error:
+            raise ValueError(str(error)) from None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the file of ``folder``; raises Misuse naming file, line or field, and what to do."""
+        path = folder / cls.FILE
+        if not path.exists():
+            raise Misuse(_nothing_there(folder, cls))
+        try:
+            fields = yaml.safe_load(read_bytes(path, "the folder's configuration").decode("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}" if mark else ""
+            raise Misuse(f"{path}{where}: this is not YAML; correct it, or restore the file") from None
+        if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+            raise Misuse(f"{path}: expected fields with values, such as 'name: north'; restore the file")
+        try:
+            return cls(**fields)
+        except Misuse as error:
+            raise Misuse(f"{path}: {error}") from None
+
+    def write(self, folder: Path) -> None:
+        """Write the file durably; raises StorageError if the disk does not take it."""
+        fields = self.model_dump(mode="json", exclude_none=True)
+        text = f"# A privfl {self.role} folder. No secret is in this file.\n" + yaml.safe_dump(fields, sort_keys=False)
+        write_file(folder / self.FILE, text.encode())
+
+    def updated(self, **fields: Any) -> Self:
+        """A copy with some fields replaced and checked."""
+        return type(self)(**{**self.model_dump(), **fields})
+
+
+class DataConfig(Declared):
+    """Where a site's rows are; they are never copied into the folder.
+
+    Args:
+        path: absolute. format: how it is read. schema_sha256: of the folder's own copy of the schema, in hex.
+        columns: those that the schema declares, with the type that was found. allow_empty: no rows are no error.
+    """
+
+    path: str
+    format: Literal["csv", "tsv", "parquet", "feather", "jsonl", "excel"]
+    schema_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    columns: dict[str, str]
+    allow_empty: bool = False
+
+
+class _Wired(Config):
+    wire: str | None = None
+
+    @field_validator("wire")
+    @classmethod
+    def _known_wire(cls, wire: str | None) -> str | None:
+        if wire is not None and not (wire.startswith(_FOLDER) and Path(wire.removeprefix(_FOLDER)).is_absolute()):
+            raise ValueError(f"{wire!r} is no wire; write folder:/absolute/path")
+        return wire
+
+
+class SiteConfig(_Wired):
+    """``site.yaml``."""
+
+    FILE: ClassVar[str] = "site.yaml"
+    INIT: ClassVar[str] = "privfl site init"
+
+    role: Literal["site"] = "site"
+    data: DataConfig | None = None
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _placed(cls, fields: Any) -> Any:
+        if fields is None or isinstance(fields, DataConfig):
+            return fields
+        if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+            raise ValueError("expected fields with values; bind the data again with privfl site data")
+        try:
+            return DataConfig(**fields)
+        except Misuse as error:  # or the complaint would not say that it is about data
+            raise ValueError(f"{error}; bind the data again with privfl site data") from None
+
+
+class CoordinatorConfig(_Wired):
+    """``coordinator.yaml``."""
+
+    FILE: ClassVar[str] = "coordinator.yaml"
+    INIT: ClassVar[str] = "privfl coordinator init"
+
+    role: Literal["coordinator"] = "coordinator"
+
+
+class OfficerConfig(Config):
+    """``officer.yaml``: of whoever only signs or reads."""
+
+    FILE: ClassVar[str] = "officer.yaml"
+    INIT: ClassVar[str] = "privfl policy init"
+
+    role: Literal["compliance", "analyst", "auditor"] = "compliance"
+
+
+class AuthorityConfig(Config):
+    """``authority.yaml``."""
+
+    FILE: ClassVar[str] = "authority.yaml"
+    INIT: ClassVar[str] = "privfl authority init"
+
+    role: Literal["authority"] = "authority"
+    name: str = "authority"
+
+
+KINDS: tuple[type[Config], ...] = (SiteConfig, CoordinatorConfig, OfficerConfig, AuthorityConfig)
+
+
+def role_of(folder: Path) -> type[Config] | None:
+    """Which role's configuration lies in ``folder``; None if none does."""
+    return next((kind for kind in KINDS if (folder / kind.FILE).exists()), None)
+
+
+def _nothing_there(folder: Path, wanted: type[Config]) -> str:
+    if not folder.is_dir():
+        return f"there is no folder {folder}; check the path, or make it with: {wanted.INIT} {folder}"
+    other = role_of(folder)
+    if other is not None:
+        return f"{folder} has {other.FILE} and not {wanted.FILE}: it is another role's folder; check the path"
+    return f"{folder} has no {wanted.FILE}: it is no such folder, or not finished; run: {wanted.INIT} {folder}"
+
+
+def parse_wire(text: str) -> str:
+    """Read ``folder:PATH`` or a bare path into the form that a configuration keeps: ``folder:/absolute/path``.
+
+    Raises:
+        Misuse: another kind of wire, or no path.
+    """
+    kind, colon, rest = text.partition(":")
+    if colon and kind != "folder" and "/" not in kind:
+        raise Misuse(f"{kind!r} is no kind of wire here; write folder:PATH for a shared folder")
+    path = rest if colon and kind == "folder" else text
+    if not path or "\0" in path:
+        raise Misuse("this wire names no folder; write folder:PATH")
+    return _FOLDER + str(Path(path).expanduser().absolute())
+
+
+def check_wire(wire: str | None, own: bytes) -> None:
+    """Open the wire once, so that a wrong path is found when it is written down; raises as :func:`mailbox_of`."""
+    mailbox_of(wire, own)
+
+
+def mailbox_of(wire: str | None, own: bytes) -> Mailbox:
+    """The own end of ``wire``; raises Misuse if none was named, WireError if it cannot be used."""
+    if wire is None:
+        raise Misuse("no wire was named; run join again with --wire folder:PATH")
+    from privfl.wires import FolderWire  # noqa: PLC0415 - loaded when a wire is used
+
+    return FolderWire(Path(wire.removeprefix(_FOLDER))).mailbox(own)
