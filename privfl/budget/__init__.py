@@ -3,6 +3,26 @@
 from privfl.budget.charge import Account, Charge, ColumnUse, Proposal, Purpose
 from privfl.budget.filter import Budget, Filter
 from privfl.budget.limits import Limits
+from privfl.budget.mandate import Mandate
 from privfl.budget.memory import MemoryAccount
+from privfl.budget.policy import WITHOUT_NOISE, Policy
+from privfl.budget.policy_file import InvalidPolicy
+from privfl.budget.signed import SignedPolicy, check_succession
 
-__all__ = ["Account", "Budget", "Charge", "ColumnUse", "Filter", "Limits", "MemoryAccount", "Proposal", "Purpose"]
+__all__ = [
+    "WITHOUT_NOISE",
+    "Account",
+    "Budget",
+    "Charge",
+    "ColumnUse",
+    "Filter",
+    "InvalidPolicy",
+    "Limits",
+    "Mandate",
+    "MemoryAccount",
+    "Policy",
+    "Proposal",
+    "Purpose",
+    "SignedPolicy",
+    "check_succession",
+]
