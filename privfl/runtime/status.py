@@ -196,7 +196,7 @@ class StatusFile:
 
 def as_json(status: Status) -> dict[str, Any]:
     """``status`` as JSON's plain values; a number that is not finite becomes None."""
-    plain: dict[str, Any] = _finite(asdict(status))
+    plain: dict[str, Any] = _plain(asdict(status))
     return plain
 
 
@@ -204,13 +204,15 @@ def _encoded(status: Status) -> bytes:
     return json.dumps({"format": FORMAT, "kind": status.KIND, "status": as_json(status)}).encode()
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()  # half a surrogate could not be read again
     if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {_plain(str(name)): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value
 
 
