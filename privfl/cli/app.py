@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import privfl
-from privfl.cli import demo, transcript
+from privfl.cli import demo, transcript, wire
 from privfl.errors import PrivflError
 
 __all__ = ["app", "run"]
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(transcript.app, name="transcript")
+app.add_typer(wire.app, name="wire")
 
 
 def _version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from privfl.wires.envelope import INLINE_LIMIT, BodyRef, Envelope, check_body, o
 from privfl.wires.folder import FolderMailbox, FolderWire
 from privfl.wires.mailbox import Delivery, Mailbox
 from privfl.wires.memory import Faults, MemoryWire
+from privfl.wires.parcel import Packed, Unpacked, pack, unpack
 
 __all__ = [
     "INLINE_LIMIT",
@@ -15,7 +16,11 @@ __all__ = [
     "FolderWire",
     "Mailbox",
     "MemoryWire",
+    "Packed",
+    "Unpacked",
     "check_body",
     "open_envelope",
+    "pack",
     "seal_envelope",
+    "unpack",
 ]

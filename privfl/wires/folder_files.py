@@ -17,7 +17,7 @@ from pathlib import Path
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import WireError
 
-__all__ = ["CHUNK", "Tree", "exists", "open_regular", "read_regular", "sync_folder", "wire_failure"]
+__all__ = ["CHUNK", "NO_LINKS", "Tree", "exists", "open_regular", "read_regular", "sync_folder", "wire_failure"]
 
 CHUNK = 1 << 20
 LEFTOVER_S = 24 * 3600  # no writer that lives leaves a temporary file untouched for a day
@@ -25,7 +25,7 @@ LEFTOVERS_AT_ONCE = 1000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP)
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -129,17 +129,33 @@ class Tree:
             sync_folder(folder)
         return below
 
-    @contextlib.contextmanager
-    def spooled(self, chunks: Iterable[bytes | memoryview]) -> Iterator[str]:
-        """Write a whole file under ``tmp``, synced; what was not put in place is removed at the end."""
+    def spool(self, chunks: Iterable[bytes | memoryview]) -> str:
+        """Write a whole file under ``tmp``, synced, and return its name; what fails half-way is removed."""
         name = self.name()
         with self.inside("tmp") as folder:
             try:
                 self._write(folder, name, chunks)
-                yield name
-            finally:
+            except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=folder)
+                raise
+        return name
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Remove spooled files that were not put in place."""
+        with contextlib.suppress(OSError), self.inside("tmp") as folder:
+            for name in names:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+
+    @contextlib.contextmanager
+    def spooled(self, chunks: Iterable[bytes | memoryview]) -> Iterator[str]:
+        """A spooled file; what the caller did not put in place is removed at the end."""
+        name = self.spool(chunks)
+        try:
+            yield name
+        finally:
+            self.discard([name])
 
     def _write(self, folder: int, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -170,7 +186,7 @@ class Tree:
             except FileExistsError:
                 return
             except OSError as error:
-                if error.errno not in _NO_LINKS:
+                if error.errno not in NO_LINKS:
                     raise
                 if not exists(target, name):
                     os.rename(spooled, name, src_dir_fd=source, dst_dir_fd=target)
