@@ -189,4 +189,4 @@ def _dear(policy: Policy, cost: Cost) -> Iterator[str]:
         yield f"an upload whose delta' of {float(cost.delta):.3g} is above delta {policy.delta:g}; allowed: more noise"
         return
     if epsilon > most:
-        yield f"epsilon {epsilon:.4g} for one upload at delta {policy.delta:g}; allowed: {most:g} at most, by more noise"
+        yield f"epsilon {epsilon:.4g} for one upload at delta {policy.delta:g}; allowed: {most:g}, by more noise"

@@ -16,7 +16,6 @@ from privfl.budget.policy_file import Fault, Place
 from privfl.errors import Misuse
 
 __all__ = [
-    "COLUMN_NAME",
     "STATISTIC",
     "AllowedColumn",
     "AllowedTask",
@@ -91,7 +90,6 @@ def _set(value: tuple[T, ...]) -> tuple[T, ...]:
 
 Name: TypeAlias = Annotated[str, AfterValidator(_name)]
 Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-COLUMN_NAME: TypeAlias = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Instant: TypeAlias = Annotated[datetime, BeforeValidator(_instant)]
 Number: TypeAlias = Annotated[float, AfterValidator(_number)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1), AfterValidator(_number)]
