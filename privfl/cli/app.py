@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import privfl
-from privfl.cli import demo, transcript, wire
+from privfl.cli import demo, doctor, transcript, wire
 from privfl.errors import PrivflError
 
 __all__ = ["app", "run"]
@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.add_typer(transcript.app, name="transcript")
 app.add_typer(wire.app, name="wire")
 
