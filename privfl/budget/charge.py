@@ -104,3 +104,7 @@ class Account(Protocol):
     def settle(self, reference: bytes, now: int) -> None:
         """Note that what was reserved has been computed and stored for sending; idempotent."""
         ...
+
+    def burn(self, reference: bytes, now: int) -> None:
+        """Note that what was reserved led to nothing, though rows may have been read: it stays spent; idempotent."""
+        ...

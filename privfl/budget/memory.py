@@ -52,6 +52,10 @@ class MemoryAccount:
             self._settled[reference] = True
             self._enter("settle", reference, max(now, self._last))
 
+    def burn(self, reference: bytes, now: int) -> None:
+        """See :class:`~privfl.budget.Account`."""
+        self.settle(reference, now)
+
     def spent(
         self, unit: Unit | None = None, *, purpose: Purpose | None = None, analyst: str | None = None
     ) -> Cost | None:

@@ -140,6 +140,8 @@ class State:
             if not (folder / DATABASE).exists():
                 raise Misuse(f"{folder} holds no state; run the init command of its role, or check the path")
             state._load_keys()
+            for stray in folder.glob(f".{KEY_FILE}.*.tmp"):  # of a process that was killed while rotating
+                stray.unlink(missing_ok=True)
             state._connect()
             if len(state._keys) > 1:
                 state._seal_again()

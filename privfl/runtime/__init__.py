@@ -1,21 +1,25 @@
 """Where machines, wires, accounts and data meet: sites and coordinator at work, and federations of them."""
 
-from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf, RoundResult
+from privfl.budget import Account, MemoryAccount
+from privfl.runtime.coordinator import CoordinatorNode, FolderShelf, MemoryShelf, RoundResult
 from privfl.runtime.federation import Federation, Kill, Observer
 from privfl.runtime.fit import Fit, PrivacyReport, Transcripts
 from privfl.runtime.site import MemorySiteStore, SiteNode, SiteStore
-from privfl.runtime.terms import Account, MemoryAccount, Terms
+from privfl.runtime.terms import Permission, PolicyTerms, Terms
 
 __all__ = [
     "Account",
     "CoordinatorNode",
     "Federation",
     "Fit",
+    "FolderShelf",
     "Kill",
     "MemoryAccount",
     "MemoryShelf",
     "MemorySiteStore",
     "Observer",
+    "Permission",
+    "PolicyTerms",
     "PrivacyReport",
     "RoundResult",
     "SiteNode",

@@ -6,8 +6,10 @@ It holds no privacy: everything it asks for is checked by each site against the 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,8 @@ from privfl_keys import SignedRoster
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.entropy import Entropy
-from privfl.errors import PrivflError, Refused, RoundAborted, WireError
+from privfl.errors import PrivflError, Refused, RoundAborted, StorageError, WireError
+from privfl.homes.state import Items
 from privfl.learn import Task
 from privfl.ring import Ring, packed_size
 from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
@@ -42,9 +45,10 @@ from privfl.secagg.party import Party
 from privfl.secagg.record import merge_disputes
 from privfl.wires import Mailbox
 
-__all__ = ["CoordinatorNode", "MemoryShelf", "RoundResult"]
+__all__ = ["CoordinatorNode", "FolderShelf", "MemoryShelf", "RoundResult", "View"]
 
 log = logging.getLogger("privfl.coordinator")
+PHASES = 3  # a slot may take: uploads, votes, releases
 
 
 class MemoryShelf:
@@ -71,6 +75,46 @@ class MemoryShelf:
         self._items.clear()
 
 
+class FolderShelf:
+    """The coordinator's store on disk. First write of a name wins, and nothing half written is ever seen.
+
+    Not synced: what a power cut takes is missed when it is read, and costs the slot in hand, no privacy.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """Store ``data``; raises StorageError if the disk does not take it."""
+        path = self._folder / name
+        if path.exists():
+            return
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StorageError(f"{path} could not be written ({error.strerror}); free some space") from None
+
+    def get(self, name: str) -> bytes:
+        """Return what was stored; raises KeyError."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            raise KeyError(name) from None
+
+    def bodies(self, h0: bytes) -> dict[str, bytes]:
+        """See :class:`MemoryShelf`."""
+        found = (self._folder / h0.hex()).glob("*/*/body")
+        return {path.parent.parent.name: path.read_bytes() for path in found}
+
+    def clear(self) -> None:
+        """See :class:`MemoryShelf`."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class RoundResult:
     """One opened round.
@@ -92,20 +136,40 @@ class RoundResult:
 
 
 @dataclass
-class _Inbox:
-    """Replies to the requests of one phase, first one per site."""
+class View:
+    """What the coordinator is at, for people who look on; public things only.
 
-    requests: dict[bytes, bytes] = field(default_factory=dict)  # message id -> site
-    replies: dict[bytes, Received] = field(default_factory=dict)
+    Attributes:
+        phase: "idle", "epoch", "collecting", "voting" or "releasing"; round, attempt and deadline of the slot.
+        asked, answered: sites of the running phase. refused: site → reason. sizes: bytes of an upload by site.
+        seen: when each site was last heard of, milliseconds since 1970.
+        hello: sites that said so and are waiting for the next epoch.
+    """
+
+    phase: str = "idle"
+    round: int = 0
+    attempt: int = 0
+    deadline: int = 0
+    asked: tuple[bytes, ...] = ()
+    answered: set[bytes] = field(default_factory=set)
+    refused: dict[bytes, str] = field(default_factory=dict)
+    sizes: dict[bytes, int] = field(default_factory=dict)
+    seen: dict[bytes, int] = field(default_factory=dict)
+    hello: set[bytes] = field(default_factory=set)
 
 
 class CoordinatorNode:
     """Drives a :class:`~privfl.secagg.CoordinatorMachine` over a mailbox.
 
+    With a ``state`` it goes on where it was after a restart: everything that came in is durable before it is
+    acknowledged, and a slot that was open is taken up in the phase it was in.
+
     Args:
         patience_ms: how long a phase may wait for the last sites, by the coordinator's clock.
+        grace_ms: once as many have answered as are needed, the others get this long, or as long as those took.
         quiet: whether an empty mailbox ends a phase early; true for wires on which nothing is in
             flight once nobody works (the memory wire).
+        changed: called whenever :attr:`view` has changed.
     """
 
     def __init__(
@@ -118,43 +182,82 @@ class CoordinatorNode:
         entropy: Entropy,
         *,
         patience_ms: int = 60_000,
+        grace_ms: int = 2_000,
         quiet: bool = False,
+        state: Items | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.machine = CoordinatorMachine(party, roster, entropy, shelf)
-        self._post = Post(party, mailbox, entropy, peer_role="site")
-        self._clock, self._patience, self._quiet = clock, patience_ms, quiet
+        dump = state.get("machine") if state is not None else None
+        self.machine = (
+            CoordinatorMachine(party, roster, entropy, shelf)
+            if dump is None
+            else CoordinatorMachine.load(party, roster, entropy, shelf, dump)
+        )
+        self._state, self._changed = state, changed
+        self._post = Post(party, mailbox, entropy, peer_role="site", clock=clock)
+        self._clock, self._patience, self._grace, self._quiet = clock, patience_ms, grace_ms, quiet
+        self._silent: set[bytes] = set()  # did not answer the last time: nobody waits for them
+        self.view = View()
         self.evidence: list[tuple[bytes, bytes]] = []
         self.convicted: dict[bytes, str] = {}  # dealers whose own shares contradict their header, and how
 
+    def save(self, more: Mapping[str, bytes | None] | None = None) -> None:
+        """Make the machine's state durable, together with ``more``."""
+        if self._state is not None:
+            self._state.put({"machine": self.machine.dump(), **(more or {})})
+
     # -- one phase ----------------------------------------------------------------------------------
+
+    def listen(self, wait_ms: int) -> int:
+        """Take in what is not an answer to anything: who is up. Returns how many messages there were."""
+        return self._post.receive(wait_ms, self._heard)
+
+    def _heard(self, received: Received) -> None:
+        self.view.seen[received.sender] = self._clock.now()
+        self._silent.discard(received.sender)
+        if received.kind == "hello":
+            self.view.hello.add(received.sender)
 
     def _exchange(
         self,
         kind: str,
         requests: Mapping[bytes, Record],
         take: Callable[[Received], bool],
+        *,
+        least: int | None = None,
     ) -> dict[bytes, str]:
         """Send one request to each site and hand replies to ``take`` until it returns true or time is up.
 
+        Args:
+            least: once so many have been taken, the rest are waited for a little longer only, and those that
+                were silent in the last phase not at all.
+
         Returns the reasons of those that refused, and why a reply was not taken.
         """
+        self.view.asked, self.view.answered = tuple(requests), set()
         pending = {self._post.send(site, kind, body.encode()): site for site, body in requests.items()}
         reasons: dict[bytes, str] = {}
-        enough = False
-        until = self._clock.now() + self._patience
+        taken, enough, hurried = 0, False, False
+        began = self._clock.now()
+        until = began + self._patience
 
         def handle(received: Received) -> None:
-            nonlocal enough
+            nonlocal enough, taken
+            self._heard(received)
             site = pending.get(received.reply_to)
             if site is None or site != received.sender:
                 return  # a late or repeated reply of an earlier phase
             try:
                 if received.kind == "refused":
-                    reasons[site] = Refusal.decode(received.payload).reason
+                    reasons[site] = self.view.refused[site] = Refusal.decode(received.payload).reason
                 elif not enough:  # replies beyond what was needed change nothing any more
                     enough = take(received)
+                    taken += 1
+                    self.view.answered.add(site)
             except WireError:
                 raise  # its body is on the way: the message comes again
+            except StorageError:
+                raise
             except PrivflError as error:
                 log.warning("%s from %s is not taken: %s", kind, site.hex()[:8], error)
                 reasons[site] = str(error)
@@ -162,9 +265,21 @@ class CoordinatorNode:
                     self.evidence.append(error.evidence)
             del pending[received.reply_to]
 
+        self._changed()
         while pending and not enough and self._clock.now() < until:
-            if not self._post.receive(1000, handle) and self._quiet:
+            if not self._post.receive(min(1000, max(1, until - self._clock.now())), handle, commit=self.save):
+                if self._quiet:
+                    break
+            else:
+                self._changed()
+            if least is not None and taken >= least and not hurried:
+                hurried, now = True, self._clock.now()
+                until = min(until, now + max(self._grace, now - began))
+            if hurried and self._silent.issuperset(pending.values()):
                 break
+        if not enough:
+            self._silent.update(pending.values())
+        self._changed()
         return reasons
 
     # -- epoch --------------------------------------------------------------------------------------
@@ -176,6 +291,8 @@ class CoordinatorNode:
             Refused: too few sites confirmed one another.
         """
         here, reasons = tuple(sites), dict[bytes, str]()
+        if self.slot_open:
+            self.machine.abandon()
         while True:
             unmet: list[tuple[bytes, bytes]] = []
             reasons |= self._set_up(here, unmet)
@@ -189,7 +306,9 @@ class CoordinatorNode:
     def _set_up(self, sites: Sequence[bytes], unmet: list[tuple[bytes, bytes]]) -> dict[bytes, str]:
         """One try at an epoch; adds to ``unmet`` the pairs of sites of which one says that they share no key."""
         machine, reasons = self.machine, dict[bytes, str]()
-        scope = machine.start_epoch()
+        scope, least = machine.start_epoch(), machine.party.roster.default_min_survivors
+        self.view.phase = "epoch"
+        self.save()
 
         def advert(received: Received) -> bool:
             machine.receive_advert(Advert.decode(received.payload))
@@ -203,12 +322,15 @@ class CoordinatorNode:
             machine.receive_confirmations(Confirmations.decode(received.payload))
             return False
 
-        reasons |= self._exchange("open-epoch", {site: OpenEpoch(scope.epoch) for site in sites}, advert)
+        reasons |= self._exchange("open-epoch", {site: OpenEpoch(scope.epoch) for site in sites}, advert, least=least)
         here = [one.site for one in machine.adverts]
-        reasons |= self._exchange("adverts", {site: Adverts(machine.adverts) for site in here}, contributions)
+        reasons |= self._exchange(
+            "adverts", {site: Adverts(machine.adverts) for site in here}, contributions, least=least
+        )
         boxes = {site: Contributions(machine.contributions_for(site)) for site in here}
-        reasons |= self._exchange("contributions", boxes, confirmations)
+        reasons |= self._exchange("contributions", boxes, confirmations, least=least)
         record, confirmed = machine.fix_record()
+        self.save()
         joining = Joining(record, confirmed)
 
         def joined(received: Received) -> bool:
@@ -218,11 +340,22 @@ class CoordinatorNode:
                 unmet.extend(pairs.difference(unmet))
             return False
 
-        reasons |= self._exchange("record", dict.fromkeys(record.sites, joining), joined)
+        reasons |= self._exchange("record", dict.fromkeys(record.sites, joining), joined, least=least)
+        self.view.hello.clear()
         for site in sites:
             if site not in record.sites:
                 reasons.setdefault(site, "did not answer in time")
         return reasons
+
+    @property
+    def epoch_open(self) -> bool:
+        """Whether there is an epoch of the present roster to run rounds in."""
+        return self.machine.has_record and self.machine.record.scope.roster == self.machine.party.roster.hash
+
+    @property
+    def slot_open(self) -> bool:
+        """Whether a slot waits to be taken up again."""
+        return self.machine.slot.stage in ("collecting", "voting", "releasing")
 
     # -- round --------------------------------------------------------------------------------------
 
@@ -236,38 +369,82 @@ class CoordinatorNode:
         complete: bool,
         min_survivors: int,
         attempts: int = 1,
-        on_attempt: Callable[[int], None] = lambda attempt: None,
+        first: int = 0,
+        mandate: bytes = b"",
+        on_attempt: Callable[[int], Mapping[str, bytes | None] | None] = lambda attempt: None,
     ) -> RoundResult:
         """Run one round to an opened sum, with up to ``attempts`` tries; each try is charged at the sites.
+
+        A slot of this very question that was open when the coordinator stopped is taken up first. The state
+        after the sum is opened is *not* saved: whoever takes the sum saves both together (:meth:`save`), or
+        opens it once more after a crash.
+
+        Args:
+            number, first: the slot; ``first`` is the number of the first new attempt.
+            mandate: of the analyst who asks, if it is not the coordinator itself.
+            on_attempt: called before each new attempt; what it returns is saved with the announcement.
 
         Raises:
             RoundAborted: no attempt could be opened; the message says what was missing in the last.
             Refused: every site refused, with the first reason.
         """
-        for attempt in range(attempts):
-            on_attempt(attempt)
-            cohort = self._cohort(complete, min_survivors)
-            deadline = self._clock.now() + 10 * self._patience
-            plan = SlotPlan(
-                task.id,
-                inputs_hash(inputs),
-                policy,
-                task.ring.bits,
-                task.ring.word,
-                task.length,
-                cohort,
-                complete,
-                min_survivors,
-                deadline,
-            )
-            announcement = self.machine.announce(plan, (number, attempt))
+        last: Exception = RoundAborted("no attempt was left")
+        announcement, tries = self._unfinished(task, inputs, policy, number), attempts
+        while announcement is not None or tries > 0:
+            if announcement is None:
+                attempt, tries = first + attempts - tries, tries - 1
+                announcement = self._announced(
+                    task, inputs, policy, (number, attempt), complete, min_survivors, on_attempt(attempt)
+                )
+            a, announcement = announcement, None
             try:
-                return self._attempt(task, inputs, announcement, attempt)
+                return self._attempt(task, inputs, a, mandate)
             except (RoundAborted, TooFewShares) as error:
                 last = error
-                log.warning("round %d, attempt %d: %s", number, attempt, error)
-                self._give_up(announcement, votes=not complete or task.release is None)
+                log.warning("round %d, attempt %d: %s", number, a.attempt, error)
+                self._give_up(a, votes=not a.complete or task.release is None)
         raise RoundAborted(f"round {number} was given up after {attempts} attempt(s): {last}")
+
+    def _unfinished(self, task: Task, inputs: bytes, policy: bytes, number: int) -> Announcement | None:
+        """The announcement of a slot that was open when this coordinator stopped, if it asks the same."""
+        slot = self.machine.slot
+        if not self.slot_open:
+            return None
+        a = slot.current()
+        same = (a.task, a.inputs, a.policy, a.round) == (task.id, inputs_hash(inputs), policy, number)
+        if same and self.epoch_open and a.record == self.machine.record.digest and self._clock.now() < a.deadline:
+            log.info("round %d, attempt %d is taken up again: %s", a.round, a.attempt, slot.stage)
+            return a
+        log.warning("round %d, attempt %d cannot be taken up again and is given up", a.round, a.attempt)
+        self.machine.abandon()
+        self.save()
+        return None
+
+    def _announced(
+        self,
+        task: Task,
+        inputs: bytes,
+        policy: bytes,
+        slot: tuple[int, int],
+        complete: bool,
+        least: int,
+        more: Mapping[str, bytes | None] | None,
+    ) -> Announcement:
+        plan = SlotPlan(
+            task.id,
+            inputs_hash(inputs),
+            policy,
+            task.ring.bits,
+            task.ring.word,
+            task.length,
+            self._cohort(complete, least),
+            complete,
+            least,
+            self._clock.now() + PHASES * self._patience,
+        )
+        announcement = self.machine.announce(plan, slot)
+        self.save(more)
+        return announcement
 
     def _cohort(self, complete: bool, least: int) -> tuple[bytes, ...]:
         """Everyone usable but convicted dealers, who would spoil every round; while enough are left."""
@@ -275,23 +452,34 @@ class CoordinatorNode:
         honest = tuple(site for site in sites if site not in self.convicted)
         return sites if complete or len(honest) < least else honest
 
-    def _attempt(self, task: Task, inputs: bytes, a: Announcement, attempt: int) -> RoundResult:
-        sizes: dict[bytes, int] = {}
-        reasons = self._collect(Invitation(a, task.descriptor(), inputs), sizes)
-        if len(reasons) == len(a.sites):
-            self._give_up(a, votes=not a.complete or task.release is None)
-            raise Refused(f"every site refused round {a.round}: {next(iter(reasons.values()))}")
-        try:
-            self.machine.close()
-        except RoundAborted as error:
-            why = "; ".join(sorted(set(reasons.values())))
-            raise RoundAborted(f"{error}{'; refusals: ' + why if why else ''}") from None
-        if not a.complete:
+    def _attempt(self, task: Task, inputs: bytes, a: Announcement, mandate: bytes) -> RoundResult:
+        view, reasons = self.view, dict[bytes, str]()
+        view.round, view.attempt, view.deadline = a.round, a.attempt, a.deadline
+        view.refused, view.sizes = {}, {}
+        if self.machine.slot.stage == "collecting":
+            view.phase = "collecting"
+            reasons = self._collect(Invitation(a, task.descriptor(), inputs, mandate), view.sizes)
+            if len(reasons) == len(a.sites):
+                self._give_up(a, votes=not a.complete or task.release is None)
+                raise Refused(f"every site refused round {a.round}: {next(iter(reasons.values()))}")
+            try:
+                self.machine.close()
+            except RoundAborted as error:
+                why = "; ".join(sorted(set(reasons.values())))
+                raise RoundAborted(f"{error}{'; refusals: ' + why if why else ''}") from None
+            self.save()
+        if self.machine.slot.stage == "voting":
+            view.phase = "voting"
             self._certify(a)
+        view.phase = "releasing"
         opened, transcript = self._open()
+        self._post.drop_bodies()
         survivors = tuple(header.site for header in transcript.headers)
         dropped = tuple(site for site in a.sites if site not in survivors)
-        return RoundResult(opened.array(), opened, transcript, survivors, dropped, reasons, attempt + 1, sizes)
+        view.phase = "idle"
+        return RoundResult(
+            opened.array(), opened, transcript, survivors, dropped, reasons, a.attempt + 1, dict(view.sizes)
+        )
 
     def _collect(self, invitation: Invitation, sizes: dict[bytes, int]) -> dict[bytes, str]:
         a = invitation.announcement
@@ -303,7 +491,9 @@ class CoordinatorNode:
             sizes[received.sender] = len(received.payload) + len(body)
             return False
 
-        return self._exchange("announce", dict.fromkeys(sites, invitation), upload)
+        missing = [site for site in sites if self.machine.slot.header_of(site) is None]
+        least = max(0, a.min_survivors - (len(sites) - len(missing)))
+        return self._exchange("announce", dict.fromkeys(missing, invitation), upload, least=least)
 
     def _certify(self, a: Announcement) -> None:
         def vote(received: Received) -> bool:
@@ -329,6 +519,9 @@ class CoordinatorNode:
                             self._convict(blame)
             return found is not None
 
+        slot = self.machine.slot
+        if len(slot.releases) >= slot.current().threshold:  # they had come in before a restart
+            return self.machine.finish()
         reasons = self._exchange("ask-release", self._asks(), release)
         if found is None:
             why = "; ".join(sorted(set(reasons.values()))) or "the others did not answer"
@@ -348,6 +541,8 @@ class CoordinatorNode:
     def _give_up(self, a: Announcement, *, votes: bool) -> None:
         """Abandon the slot, and gather ABORT votes, which a retry without noise must carry."""
         self.machine.abandon()
+        self.save()
+        self._post.drop_bodies()
         if not votes:
             return
 
@@ -356,4 +551,4 @@ class CoordinatorNode:
             return False
 
         members = set(self.machine.record.members) & set(self.machine.record.sites)
-        self._exchange("ask-abort", dict.fromkeys(sorted(members), a), vote)
+        self._exchange("ask-abort", dict.fromkeys(sorted(members), a), vote, least=a.threshold)

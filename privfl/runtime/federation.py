@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 from privfl_keys import Member, Roster, SigningKey
 
+from privfl.budget import MemoryAccount
 from privfl.clock import Clock, SystemClock
 from privfl.dp import Release, Trust
 from privfl.entropy import SYSTEM, Entropy
@@ -25,8 +26,8 @@ from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf
 from privfl.runtime.fit import Fit
 from privfl.runtime.progress import TrainingProgress
 from privfl.runtime.site import MemorySiteStore, SiteNode
-from privfl.runtime.terms import MemoryAccount, Terms
-from privfl.runtime.training import Observer, Stage, TrainingRun
+from privfl.runtime.terms import Terms
+from privfl.runtime.training import Observer, Setting, Stage, TrainingRun
 from privfl.secagg.party import Party
 from privfl.wires import Faults, MemoryWire
 
@@ -61,7 +62,7 @@ class _Site:
     key: SigningKey
     bound: BoundData
     store: MemorySiteStore = field(default_factory=MemorySiteStore)
-    account: MemoryAccount = field(default_factory=lambda: MemoryAccount(None))
+    account: MemoryAccount | None = None  # opened by each run
     node: SiteNode | None = None
 
 
@@ -217,7 +218,8 @@ class Federation:
         if held_out is not None:
             task.evaluate(task.initial_state(), held_out)
         terms = self._terms(task, least, complete)
-        run = TrainingRun(self._stage(), task, terms, complete, least, attempts, held_out, observer)
+        setting = Setting(terms.hash, complete, least, attempts)
+        run = TrainingRun(self._stage(terms), task, setting, held_out, observer)
         self._kills = list(kills)
         for kill in kills:
             if kill.site not in self.names:
@@ -229,17 +231,21 @@ class Federation:
             if run.charged:  # an aborted run has spent as well
                 self._past.append((task.release, run.charged))
 
-    def _stage(self) -> Stage:
+    def _stage(self, terms: Terms) -> Stage:
+        def tidy() -> None:
+            self._shelf.clear()
+            self._wire.forget_bodies()
+
         return Stage(
             self._coordinator,
-            self._wire,
-            self._shelf,
             self._authority.verify_key,
             {key: site.name for key, site in self._sites.items()},
-            self._start_nodes,
-            self._revive,
             self.spent,
             self._past,
+            lambda: self._start_nodes(terms),
+            lambda: self._revive(terms),
+            self._shelf.bodies,
+            tidy,
         )
 
     def _check_least(self, least: int) -> None:
@@ -266,7 +272,7 @@ class Federation:
 
     def _start_nodes(self, terms: Terms) -> None:
         for site in self._sites.values():
-            site.account = MemoryAccount(terms.budget)
+            site.account = MemoryAccount(terms.limits())
             self._start(site, terms)
 
     def _start(self, site: _Site, terms: Terms) -> None:
@@ -277,6 +283,7 @@ class Federation:
                 raise _Killed
 
         party = Party(site.key, self.roster)
+        assert site.account is not None
         site.node = SiteNode(
             party,
             terms,
@@ -312,11 +319,7 @@ class Federation:
 
     def spent(self) -> dict[str, float]:
         """ε that each site's own account shows for the last run, at the run's δ."""
-        out = {}
-        for site in self._sites.values():
-            filter_ = site.account.filter
-            out[site.name] = 0.0 if filter_ is None or not filter_.spent.mu2 else filter_.spent_epsilon()
-        return out
+        return {site.name: site.account.spent_epsilon() if site.account else 0.0 for site in self._sites.values()}
 
     def __repr__(self) -> str:
         return (

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfl.codec import Record
+from privfl.clock import Clock, SystemClock
+from privfl.codec import Bytes32, Record
 from privfl.entropy import Entropy
 from privfl.errors import Malformed, PrivflError, Unverified, WireError
 from privfl.secagg import Advert, Announcement, Confirmations, Contribution, EpochRecord
 from privfl.secagg.messages import Ids
 from privfl.secagg.party import Party
-from privfl.wires import INLINE_LIMIT, BodyRef, Envelope, Mailbox, check_body, open_envelope, seal_envelope
+from privfl.wires import INLINE_LIMIT, BodyRef, Delivery, Envelope, Mailbox, check_body, open_envelope, seal_envelope
 
-__all__ = ["Adverts", "Contributions", "Invitation", "Joining", "OpenEpoch", "Post", "Received", "Refusal", "Unmet"]
+__all__ = [
+    "Adverts",
+    "Contributions",
+    "Hello",
+    "Invitation",
+    "Joining",
+    "OpenEpoch",
+    "Post",
+    "Received",
+    "Refusal",
+    "Unmet",
+]
 
 MAX_PAYLOAD = 2**30  # the largest model is half of this
+LATE_BODY_MS = 600_000
 
 
 @dataclass(frozen=True)
@@ -63,12 +77,26 @@ class Unmet(Record):
 
 @dataclass(frozen=True)
 class Invitation(Record):
-    """Coordinator to site: a slot, with the task and the model that its hashes name."""
+    """Coordinator to site: a slot, with the task and the model that its hashes name, and who asks for it.
+
+    ``mandate`` is an analyst's signed request for the task; empty where the coordinator asks for itself.
+    """
 
     TAG: ClassVar[str] = "invitation"
     announcement: Announcement
     task: bytes
     inputs: bytes
+    mandate: bytes = b""
+
+
+@dataclass(frozen=True)
+class Hello(Record):
+    """Site to coordinator: this site is up, by this roster and policy; says nothing about its data."""
+
+    TAG: ClassVar[str] = "hello"
+    roster: Bytes32
+    policy: Bytes32
+    epoch: int  # last one joined, 0 for none
 
 
 @dataclass(frozen=True)
@@ -101,8 +129,13 @@ class Received:
 class Post:
     """One participant's signed post over a mailbox."""
 
-    def __init__(self, party: Party, mailbox: Mailbox, entropy: Entropy, *, peer_role: str) -> None:
-        self.party, self._mailbox, self._entropy, self._peer_role = party, mailbox, entropy, peer_role
+    def __init__(
+        self, party: Party, mailbox: Mailbox, entropy: Entropy, *, peer_role: str, clock: Clock | None = None
+    ) -> None:
+        self.party, self._mailbox, self._entropy, self._clock = party, mailbox, entropy, clock or SystemClock()
+        self._peer_role = peer_role
+        self._late: dict[bytes, int] = {}  # messages without their body, and since when
+        self._bodies: set[bytes] = set()  # on the wire, as far as this participant has seen
         self.rejected = 0
 
     def send(
@@ -120,6 +153,7 @@ class Post:
         refs = tuple(BodyRef.of(part) for part in parts)
         for ref, part in zip(refs, parts, strict=True):
             self._mailbox.put_body(ref.sha256, part)
+        self._remember(refs)
         bare = Envelope(
             self.party.roster.federation,
             self.party.id,
@@ -134,28 +168,70 @@ class Post:
         self._mailbox.send(recipient, seal_envelope(self.party.key, bare).encode())
         return bare.id
 
-    def receive(self, wait_ms: int, handle: Callable[[Received], None]) -> int:
-        """Hand each verified message to ``handle`` and acknowledge it after; returns how many were dealt with.
+    def receive(
+        self,
+        wait_ms: int,
+        handle: Callable[[Received], None],
+        *,
+        order: Callable[[list[Received]], list[Received]] = list,
+        commit: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Hand each verified message to ``handle``, make the effects durable, then acknowledge; returns how many.
 
         A message that does not verify is counted and dropped: it cannot be answered, its sender is unknown.
-        One whose body is not on the wire yet (WireError, also from ``handle``) is left to be delivered again.
+        One whose body is not on the wire yet (WireError, also from ``handle``) is left to be delivered again,
+        for ten minutes at most.
+
+        Args:
+            wait_ms: how long to wait if nothing is there.
+            order: puts what has come in together into the order of handling; by default as delivered.
+            commit: called once after the last ``handle`` and before the first acknowledgement.
         """
-        done = 0
+        found: list[tuple[Received, Delivery]] = []
+        rejected = 0
         for delivery in self._mailbox.receive(wait_ms):
             try:
-                received = self._open(delivery.data)
+                found.append((self._open(delivery.data), delivery))
             except WireError:
-                continue
+                rejected += self._given_up(delivery)
             except PrivflError:
-                self.rejected += 1
-            else:
-                try:
-                    handle(received)
-                except WireError:
-                    continue
+                rejected += 1
+                delivery.acknowledge()
+        deliveries = {id(received): delivery for received, delivery in found}
+        done: list[Delivery] = []
+        for received in order([received for received, _ in found]):
+            delivery = deliveries[id(received)]
+            try:
+                handle(received)
+            except WireError:
+                rejected += self._given_up(delivery)
+                continue
+            done.append(delivery)
+        if done:
+            commit()
+        for delivery in done:
             delivery.acknowledge()
-            done += 1
-        return done
+        self.rejected += rejected
+        return len(done) + rejected
+
+    def _remember(self, refs: Sequence[BodyRef]) -> None:
+        if self._peer_role == "site":  # the coordinator tidies up; a site does not know who still reads
+            self._bodies.update(ref.sha256 for ref in refs)
+
+    def drop_bodies(self) -> None:
+        """Let the wire forget every body that was sent or read through this post: what they were for is over."""
+        for name in self._bodies:
+            self._mailbox.drop_body(name)
+        self._bodies.clear()
+
+    def _given_up(self, delivery: Delivery) -> bool:
+        """Whether a message whose body is still not there was let go, so that it does not come for ever."""
+        now, name = self._clock.now(), hashlib.sha256(delivery.data).digest()
+        if now - self._late.setdefault(name, now) < LATE_BODY_MS:
+            return False
+        del self._late[name]
+        delivery.acknowledge()
+        return True
 
     def _open(self, data: bytes) -> Received:
         envelope = open_envelope(data, self.party.roster, self.party.id, self._peer_role)
@@ -169,4 +245,5 @@ class Post:
         return Received(envelope.sender, kind, envelope.id, envelope.reply_to, payload, refs, self._read)
 
     def _read(self, ref: BodyRef) -> bytes:
+        self._remember((ref,))
         return check_body(ref, self._mailbox.get_body(ref.sha256, size=ref.size))

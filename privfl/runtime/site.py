@@ -7,36 +7,58 @@ before the reservation costs nothing; one after it costs the reservation and lea
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 from privfl_keys import Label, content_digest, digest
 
+from privfl.budget import Account
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.dp import LocalReport
 from privfl.dp.mechanisms import noised
 from privfl.entropy import Entropy
-from privfl.errors import DataError, PrivflError, Refused, Theirs, Unverified
+from privfl.errors import DataError, Misuse, PrivflError, Refused, StorageError, Theirs, Unverified, WireError
 from privfl.learn import BoundData, Task
 from privfl.ring import Int64Array
-from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
-from privfl.runtime.terms import Account, Terms
+from privfl.runtime.post import (
+    Adverts,
+    Contributions,
+    Hello,
+    Invitation,
+    Joining,
+    OpenEpoch,
+    Post,
+    Received,
+    Refusal,
+    Unmet,
+)
+from privfl.runtime.terms import Permission
 from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload, check_degree
 from privfl.secagg.messages import join
 from privfl.secagg.party import Party
+from privfl.secagg.site import Outgoing
 from privfl.wires import Mailbox
 
 __all__ = ["MemorySiteStore", "SiteNode", "SiteStore", "inputs_hash"]
 
 log = logging.getLogger("privfl.site")
 KEPT_REPLIES = 8
+AT_FAULT = "this site cannot answer at present; its operator was told why"
 
 
 def inputs_hash(inputs: bytes) -> bytes:
     """Names the model (or other input) that a slot's announcement is about."""
     return content_digest(Label.INPUTS, inputs)
+
+
+def _names(invitation: bytes, h0: bytes) -> bool:
+    try:
+        return Invitation.decode(invitation).announcement.h0 == h0
+    except PrivflError:
+        return False
 
 
 class SiteStore(Protocol):
@@ -56,6 +78,10 @@ class SiteStore(Protocol):
 
     def outbox(self) -> tuple[bytes, bytes] | None:
         """The last upload and its body."""
+        ...
+
+    def end_epoch(self) -> None:
+        """Make what was saved before the last save unreadable, as well as the medium allows."""
         ...
 
 
@@ -82,19 +108,23 @@ class MemorySiteStore:
         """See :class:`SiteStore`."""
         return self._outbox
 
+    def end_epoch(self) -> None:
+        """See :class:`SiteStore`; nothing older is kept."""
+
 
 class SiteNode:
     """One site: its machine, data, terms and account behind a mailbox.
 
     ``checkpoint`` is called by name after each step of a slot; tests and the demo crash a site there.
-    ``report`` counts what was odd about the rows, for the operator of this site alone. ``rolled_back`` is the
+    ``report`` counts what was odd about the rows, for the operator of this site alone; ``refusals`` are the last
+    reasons, as the operator may read them. ``rolled_back`` is the
     alarm after which the site answers nothing any more. Refused for a roster whose graph is too sparse.
     """
 
     def __init__(
         self,
         party: Party,
-        terms: Terms,
+        terms: Permission,
         account: Account,
         bound: BoundData,
         store: SiteStore,
@@ -113,8 +143,9 @@ class SiteNode:
             if dump is None
             else SiteMachine.load(party, rules, entropy, dump, restarted=True)
         )
-        self._post = Post(party, mailbox, entropy, peer_role="coordinator")
+        self._post = Post(party, mailbox, entropy, peer_role="coordinator", clock=clock)
         self.report = LocalReport()
+        self.uploads, self.refusals = 0, deque[str](maxlen=20)
         self.rolled_back: RolledBack | None = None
         self._tasks: dict[bytes, Task] = {}
         self._replies: dict[bytes, tuple[str, bytes]] = {}
@@ -130,8 +161,30 @@ class SiteNode:
         }
 
     def serve(self, wait_ms: int = 0) -> int:
-        """Answer what has arrived; returns how many messages there were."""
-        return self._post.receive(wait_ms, self._answer)
+        """Answer what has arrived; returns how many messages there were.
+
+        Of several invitations, which a site finds after an absence, the newest is answered first: slots only
+        rise, so the older ones are then refused and cost nothing.
+        """
+        return self._post.receive(wait_ms, self._answer, order=self._newest_first)
+
+    def _newest_first(self, found: list[Received]) -> list[Received]:
+        """Everything else as it came, a repetition of the stored upload, then invitations from last to first."""
+        invitations = [one for one in found if one.kind == "announce"]
+        if len(invitations) < 2:
+            return found
+        stored = self._store.outbox()
+        h0 = Upload.decode(stored[0]).header.h0 if stored else b""
+        repeats = [one for one in invitations if _names(one.payload, h0)]
+        fresh = [one for one in invitations if not any(one is other for other in repeats)]
+        return [one for one in found if one.kind != "announce"] + repeats + fresh[::-1]
+
+    def hello(self) -> None:
+        """Tell the coordinators of the roster that this site is up."""
+        roster = self.party.roster
+        hello = Hello(roster.hash, self.terms.rules().policy, self.machine.epoch).encode()
+        for member in roster.holding("coordinator"):
+            self._post.send(member.site_id, "hello", hello)
 
     def _answer(self, received: Received) -> None:
         known = self._replies.get(received.id)
@@ -145,13 +198,14 @@ class SiteNode:
             if self.rolled_back is not None:
                 raise Refused("this site has stopped: its store is an older copy; its operator was told what to do")
             kind, reply, bodies = handler(received)
+        except (StorageError, WireError):
+            raise  # nothing was sent; the message comes again once disk or wire take it
         except PrivflError as error:
-            if isinstance(error, RolledBack):
-                self.rolled_back = error
-                log.critical("%s", error)
-            else:
-                log.warning("refused %a: %s", received.kind, error)
-            kind, reply, bodies = "refused", Refusal(str(error)[:2000]), []
+            kind, reply, bodies = "refused", self._refusal(received.kind, error), []
+        except Exception as error:
+            # a fault of this program must not stop the site for everybody; its text could hold a value
+            log.error("answering %a failed: %s", received.kind, type(error).__name__)
+            kind, reply, bodies = "refused", Refusal(AT_FAULT), []
         payload = reply.encode()
         if not bodies:  # an upload lies in the outbox
             self._replies[received.id] = (kind, payload)
@@ -159,12 +213,25 @@ class SiteNode:
                 del self._replies[next(iter(self._replies))]
         self._post.send(received.sender, kind, payload, reply_to=received.id, bodies=bodies)
 
+    def _refusal(self, kind: str, error: PrivflError) -> Refusal:
+        if isinstance(error, RolledBack):
+            self.rolled_back = error
+            log.critical("%s", error)
+        else:
+            log.warning("refused %a: %s", kind, error)
+        self.refusals.append(str(error))
+        # a mistake on this machine is its operator's business; what peers did wrong they may read
+        return Refusal(AT_FAULT if isinstance(error, Misuse) else str(error)[:2000])
+
     def _saved(self) -> None:
         self._store.save(self.machine.dump())
 
     def _open_epoch(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        before = self.machine.epoch
         advert = self.machine.advertise(OpenEpoch.decode(received.payload).epoch)
         self._saved()
+        if self.machine.epoch != before:
+            self._store.end_epoch()  # the keys of the epoch before are gone for good
         return "advert", advert, []
 
     def _adverts(self, received: Received) -> tuple[str, Record, list[bytes]]:
@@ -199,19 +266,33 @@ class SiteNode:
         if repeated is not None:
             return repeated
         task = self._check(invitation, now)
-        cost = self.terms.price(self.party.roster, a, task)
-        head = self.account.reserve(a.h0, cost)
+        charge = self.terms.permit(self.party.roster, a, task, invitation.mandate, now)
+        head = self.account.reserve(charge, now)
         self._checkpoint("reserved", a.round)
         self.machine.accept(a, now=now, ledger_head=head)
         self._saved()
         self._checkpoint("accepted", a.round)
+        try:
+            out = self._computed(task, invitation)
+        except StorageError:
+            raise  # the process ends; at its next start the account is settled by what is durable
+        except PrivflError:
+            self.account.burn(a.h0, self._clock.now())
+            raise
+        self.account.settle(a.h0, self._clock.now())
+        self.uploads += 1
+        return "upload", out.message, [out.body]
+
+    def _computed(self, task: Task, invitation: Invitation) -> Outgoing:
+        """Compute, noise and mask; on return the bytes are durable, whatever happens to the process."""
+        a = invitation.announcement
         vector = self._vector(task, invitation.inputs, a)
         out = self.machine.upload(a, vector, now=self._clock.now())
         del vector
         self._checkpoint("computed", a.round)
         self._store.save_outbox(self.machine.dump(), out.message.encode(), out.body)
         self._checkpoint("stored", a.round)
-        return "upload", out.message, [out.body]
+        return out
 
     def _vector(self, task: Task, inputs: bytes, a: Announcement) -> Int64Array:
         """The site's noised vector; once charged, nothing in a row may change whether and what a site sends.

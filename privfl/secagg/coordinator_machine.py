@@ -105,6 +105,11 @@ class CoordinatorMachine:
         return self._state.slot
 
     @property
+    def has_record(self) -> bool:
+        """Whether an epoch is set up."""
+        return self._state.record is not None
+
+    @property
     def record(self) -> EpochRecord:
         """The record of the running epoch; raises Misuse before there is one."""
         if self._state.record is None:

@@ -80,6 +80,11 @@ class SiteMachine:
         return self._state.last_epoch
 
     @property
+    def used(self) -> bytes:
+        """used(H0): the last slot that was accepted in the present epoch, 32 bytes; empty if there was none."""
+        return self._state.slot.h0
+
+    @property
     def record(self) -> EpochRecord:
         """The record of the active epoch; raises Refused if there is none."""
         return self._epoch().active()

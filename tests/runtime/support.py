@@ -119,4 +119,7 @@ class Watch:
 
 def charged(fed: Federation) -> dict[str, list[bytes]]:
     """H0 of every slot that each site's own account shows."""
-    return {site.name: [h0 for h0, _ in site.account.charges] for site in fed._sites.values()}
+    return {
+        site.name: [charge.reference for charge in site.account.charges] if site.account else []
+        for site in fed._sites.values()
+    }

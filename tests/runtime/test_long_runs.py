@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
+from privfl.budget import Charge, MemoryAccount
 from privfl.errors import BudgetExceeded, Refused, RoundAborted
 from privfl.learn import Logistic
 from privfl.runtime import Federation, Kill
-from privfl.runtime.terms import MemoryAccount
 from privfl.wires import Envelope
 from tests.runtime.support import QUICK, SPEC, Watch, charged, federation
 
@@ -123,10 +121,10 @@ def test_sites_whose_own_account_is_full_refuse(monkeypatch: pytest.MonkeyPatch)
     fed = federation(4)
     reserve = MemoryAccount.reserve
 
-    def tight(account: MemoryAccount, h0: bytes, cost: Any) -> bytes:
+    def tight(account: MemoryAccount, charge: Charge, now: int) -> bytes:
         if len(account.charges) == 2:
             raise BudgetExceeded("nothing is left")
-        return reserve(account, h0, cost)
+        return reserve(account, charge, now)
 
     monkeypatch.setattr(MemoryAccount, "reserve", tight)
     fit = fed.train(SPEC, **{**QUICK, "rounds": 5})
@@ -146,10 +144,10 @@ def test_some_sites_refusing_is_a_smaller_sum(monkeypatch: pytest.MonkeyPatch) -
     poor = next(site for site in fed._sites.values() if site.name == "east")
     reserve = MemoryAccount.reserve
 
-    def tight(account: MemoryAccount, h0: bytes, cost: Any) -> bytes:
+    def tight(account: MemoryAccount, charge: Charge, now: int) -> bytes:
         if account is poor.account and account.charges:
             raise BudgetExceeded("nothing is left")
-        return reserve(account, h0, cost)
+        return reserve(account, charge, now)
 
     monkeypatch.setattr(MemoryAccount, "reserve", tight)
     fit = fed.train(SPEC, **QUICK, observer=watch.observe)

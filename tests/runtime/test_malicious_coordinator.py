@@ -11,6 +11,7 @@ import pytest
 from privfl_keys import Label, SigningKey, digest
 from sklearn.linear_model import SGDClassifier
 
+from privfl.budget import MemoryAccount
 from privfl.codec import encode
 from privfl.dp import Block, Release, Trust
 from privfl.entropy import SYSTEM
@@ -307,21 +308,23 @@ def test_nobody_gets_more_uploads_than_the_budget_holds(slots: list[tuple[int, i
     kinds = [answer.kind for answer in answers if answer]
     assert kinds == ["upload"] * 4 + ["refused"] * (len(slots) - 4)
     account = evil.node().account
-    assert len(account.charges) == 4  # type: ignore[attr-defined]
-    assert account.filter.spent_epsilon() <= 8.0  # type: ignore[attr-defined]
+    assert isinstance(account, MemoryAccount)
+    assert len(account.charges) == 4
+    assert account.spent_epsilon() <= 8.0
     with pytest.raises(BudgetExceeded):
-        account.reserve(b"h" * 32, evil.task.release.cost)  # type: ignore[union-attr]
+        account.reserve(replace(account.charges[-1], reference=b"h" * 32), evil.fed._clock.now())
 
 
-def test_headers_carry_the_head_of_the_account(evil: Evil) -> None:
-    """Every upload commits to what its site has charged so far."""
-    heads = []
+def test_headers_carry_the_head_of_the_account(evil: Evil, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every upload commits to what its site has charged so far, this very slot included."""
+    account, heads = evil.node().account, list[bytes]()
+    reserve = account.reserve
+    monkeypatch.setattr(account, "reserve", lambda *args: heads.append(reserve(*args)) or heads[-1])  # type: ignore[func-returns-value]
     for number in (1, 2):
         reply = evil.invite(evil.announce((number, 0)))
         assert reply is not None
-        heads.append(Upload.decode(reply.payload).header.ledger_head)
-        assert heads[-1] == evil.node().account.head  # type: ignore[attr-defined]
-    assert len(set(heads)) == 2
+        assert Upload.decode(reply.payload).header.ledger_head == heads[-1]
+    assert len({bytes(32), *heads}) == 3
 
 
 # -- requests of every other kind ----------------------------------------------------------------------

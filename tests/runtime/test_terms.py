@@ -6,12 +6,13 @@ from dataclasses import fields, replace
 
 import pytest
 
-from privfl.budget import Budget
-from privfl.dp import Cost
+from privfl.budget import Budget, Charge, Purpose
+from privfl.dp import Cost, Trust, Unit
 from privfl.errors import BudgetExceeded, Refused
 from privfl.runtime import MemoryAccount, Terms
 
 TERMS = Terms("2.0", "1e-05", "record", "distributed", 4, True, False)
+BUDGET = Budget.from_epsilon_delta(2.0, 1e-5)
 
 
 def test_every_term_is_in_the_name() -> None:
@@ -38,40 +39,43 @@ def test_what_the_machine_enforces_comes_from_the_terms() -> None:
     assert not rules.noiseless
     silent = replace(TERMS, epsilon="", delta="")
     assert silent.rules().noiseless
-    assert silent.budget is None
-    assert TERMS.budget == Budget.from_epsilon_delta(2.0, 1e-5)
+    assert silent.limits().budget is None
+    assert TERMS.limits().budget == Budget.from_epsilon_delta(2.0, 1e-5)
+
+
+def charge(reference: bytes, cost: Cost | None) -> Charge:
+    return Charge(reference, Purpose.TRAINING, "", {} if cost is None else {Unit.RECORD: cost}, Trust.DISTRIBUTED)
 
 
 def test_a_slot_is_charged_once_and_heads_chain() -> None:
     """The same H0 again costs nothing; each charge moves the head, in an order that the head tells."""
-    account, other = (MemoryAccount(TERMS.budget) for _ in range(2))
-    cost = Cost(TERMS.budget.mu2 / 10, 0)  # type: ignore[union-attr]
-    first = account.reserve(b"a" * 32, cost)
-    assert account.reserve(b"a" * 32, cost) == first == account.head
-    second = account.reserve(b"b" * 32, cost)
+    account, other = (MemoryAccount(TERMS.limits()) for _ in range(2))
+    cost = Cost(BUDGET.mu2 / 10, 0)
+    first = account.reserve(charge(b"a" * 32, cost), 1)
+    assert account.reserve(charge(b"a" * 32, cost), 2) == first == account.head
+    second = account.reserve(charge(b"b" * 32, cost), 3)
     assert len({bytes(32), first, second}) == 3
-    assert other.reserve(b"b" * 32, cost) != other.reserve(b"a" * 32, cost) != second
+    assert other.reserve(charge(b"b" * 32, cost), 1) != other.reserve(charge(b"a" * 32, cost), 2) != second
     assert len(account.charges) == 2
 
 
 def test_what_does_not_fit_changes_nothing() -> None:
     """After a refusal the account is as before, and a smaller charge still fits."""
-    account = MemoryAccount(TERMS.budget)
-    whole = TERMS.budget.mu2  # type: ignore[union-attr]
-    account.reserve(b"a" * 32, Cost(whole * 2 / 5, 0))
-    before = (account.head, list(account.charges), account.filter)
+    account, whole = MemoryAccount(TERMS.limits()), BUDGET.mu2
+    account.reserve(charge(b"a" * 32, Cost(whole * 2 / 5, 0)), 1)
+    before = (account.head, list(account.charges), account.spent())
     with pytest.raises(BudgetExceeded):
-        account.reserve(b"b" * 32, Cost(whole, 0))
-    assert (account.head, account.charges, account.filter) == before
-    account.reserve(b"c" * 32, Cost(whole * 2 / 5, 0))
+        account.reserve(charge(b"b" * 32, Cost(whole, 0)), 2)
+    assert (account.head, account.charges, account.spent()) == before
+    account.reserve(charge(b"c" * 32, Cost(whole * 2 / 5, 0)), 3)
     with pytest.raises(BudgetExceeded):
-        account.reserve(b"d" * 32, Cost(whole / 4, 0))
+        account.reserve(charge(b"d" * 32, Cost(whole / 4, 0)), 4)
 
 
 def test_an_account_without_budget_takes_no_noise() -> None:
     """Terms without a budget note each slot and refuse whatever has a price."""
-    account = MemoryAccount(None)
-    assert account.reserve(b"a" * 32, None) == account.head != bytes(32)
+    account = MemoryAccount(replace(TERMS, epsilon="", delta="").limits())
+    assert account.reserve(charge(b"a" * 32, None), 1) == account.head != bytes(32)
     with pytest.raises(Refused, match="no budget"):
-        account.reserve(b"b" * 32, Cost(1, 0))
+        account.reserve(charge(b"b" * 32, Cost(1, 0)), 2)
     assert len(account.charges) == 1
