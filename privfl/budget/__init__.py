@@ -7,7 +7,7 @@ from privfl.budget.mandate import Mandate
 from privfl.budget.memory import MemoryAccount
 from privfl.budget.policy import WITHOUT_NOISE, Policy
 from privfl.budget.policy_file import InvalidPolicy
-from privfl.budget.signed import SignedPolicy, check_succession
+from privfl.budget.signed import SignedPolicy, check_succession, read_policy
 
 __all__ = [
     "WITHOUT_NOISE",
@@ -25,4 +25,5 @@ __all__ = [
     "Purpose",
     "SignedPolicy",
     "check_succession",
+    "read_policy",
 ]

@@ -199,10 +199,10 @@ def _day(moment: datetime) -> str:
 
 def _small(delta: float | None, subjects: int | None, what: str = "") -> None:
     if delta is not None and subjects is not None and exact(delta) * 10 * subjects > 1:
-        raise ValueError(f"{what}must be at most 1/(10 x {subjects} subjects); write {_digit_below(subjects)} or less")
+        raise ValueError(f"{what}must be at most 1/(10 x {subjects} subjects); write {largest_delta(subjects)} or less")
 
 
-def _digit_below(subjects: int) -> str:
+def largest_delta(subjects: int) -> str:
     """The largest number of one digit that is at most 1/(10·subjects)."""
     power = len(str(subjects - 1)) + 1 if subjects > 1 else 1
     return f"{10**power // (10 * subjects)}e-{power}"

@@ -6,6 +6,7 @@ The roster, signed by the authority, says who the officer is; nothing the coordi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from privfl_keys import Label, Roster, SigningKey
@@ -14,9 +15,9 @@ from privfl.budget.examine import check_expiry
 from privfl.budget.policy import Policy
 from privfl.budget.policy_file import MAX_BYTES
 from privfl.codec import Bounds, Bytes32, Bytes64, Record
-from privfl.errors import Misuse, Refused, Unverified
+from privfl.errors import Malformed, Misuse, Refused, Unverified
 
-__all__ = ["ROLE", "SignedPolicy", "check_succession"]
+__all__ = ["ROLE", "SignedPolicy", "check_succession", "read_policy"]
 
 #: What the signer's key must be in the roster.
 ROLE = "compliance"
@@ -107,3 +108,27 @@ def check_succession(known: tuple[int, bytes] | None, policy: Policy) -> None:
             f"this is another policy under the version {version} that was accepted before ({hash_.hex()[:16]}, now "
             f"{policy.hash.hex()[:16]}); ask compliance which holds, and for it as version {version + 1}"
         )
+
+
+def read_policy(path: Path) -> tuple[Policy, SignedPolicy | None]:
+    """Read a policy in YAML or a signed one, for showing it: **the signature is not verified**.
+
+    Raises:
+        InvalidPolicy: the YAML is not a policy. Malformed: a signed file that is damaged.
+        Misuse: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(2 * MAX_BYTES)
+    except OSError as error:
+        raise Misuse(f"{path} cannot be read: {error.strerror}; give the path of a policy file") from None
+    if not data.startswith(_SIGNED):
+        return Policy.from_yaml(path), None
+    try:
+        signed = SignedPolicy.decode(data)
+        return signed.policy(), signed
+    except Malformed as error:
+        raise Malformed(f"{path} is no whole signed policy ({error}); fetch it again") from None
+
+
+_SIGNED = SignedPolicy(bytes(2), bytes(32), bytes(64)).encode()[: 5 + 5 + len(SignedPolicy.TAG)]
