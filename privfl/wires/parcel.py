@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ PACKED_DAYS = 30  # how long messages that left in a parcel are kept to be packe
 class Packed:
     """What went into a parcel; ``left`` messages stayed: no envelope, or a body is missing or wrong.
 
-    ``read_here`` counts the boxes that were passed over because their participants read this folder.
+    ``read_here`` counts the boxes with mail that were passed over because their participants read this folder.
     """
 
     messages: int
@@ -77,15 +77,27 @@ def pack(
         raise Misuse(f"{target} exists and is not overwritten; choose another path")
     with wire_failure(wire.path):
         everyone = box_names(wire) if boxes is None else list(dict.fromkeys(map(box_name, boxes)))
-    chosen = [box for box in everyone if boxes is not None or not read_here(wire, box)]
-    temporary = target.with_name(f".{target.name}.{entropy.draw(4).hex()}.tmp")
+    chosen = [box for box in everyone if boxes or not read_here(wire, box)]
     taken: list[tuple[str, str]] = []
+    folders = ("new", "packed") if again else ("new",)
+    done, digest = _write(target, entropy, lambda writer: _fill(wire, writer, chosen, folders, taken))
+    if done.messages:
+        _mark(wire, digest.hex())
+        _move(wire, taken)
+    _forget(wire, chosen)
+    passed_over = set(everyone) - set(chosen)
+    return replace(done, read_here=sum(1 for box in passed_over if _listed(wire, box, "new")))
+
+
+def _write(target: Path, entropy: Entropy, fill: Callable[[ParcelWriter], int]) -> tuple[Packed, bytes]:
+    """Write what ``fill`` puts in, whole or not at all; returns what is in it and its digest."""
+    temporary = target.with_name(f".{target.name}.{entropy.draw(4).hex()}.tmp")
     try:
         with new_file(temporary) as stream:
             writer = ParcelWriter(stream, ParcelHead(entropy.draw(16), time.time_ns() // 1_000_000))
-            left = _fill(wire, writer, chosen, ("new", "packed") if again else ("new",), taken)
+            left = fill(writer)
             digest = writer.end()
-        size = temporary.stat().st_size
+        size = temporary.stat().st_size if writer.messages else 0
         if writer.messages:
             land(temporary, target)
     except OSError as error:
@@ -93,12 +105,7 @@ def pack(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    if writer.messages:
-        _mark(wire, digest.hex())
-        _move(wire, taken)
-    _forget(wire, chosen)
-    size = size if writer.messages else 0
-    return Packed(writer.messages, writer.bodies, size, left, len(everyone) - len(chosen))
+    return Packed(writer.messages, writer.bodies, size, left, 0), digest
 
 
 def unpack(path: str | os.PathLike[str], wire: FolderWire, *, again: bool = False) -> Unpacked:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import warnings
+from collections.abc import Callable
 
 import pytest
 
 from privfl.errors import WireError
 from privfl.wires import Delivery, Mailbox
+from privfl.wires.envelope import MAX_ENVELOPE
 
 NORTH, SOUTH = b"n" * 32, b"s" * 32
 
@@ -22,6 +26,9 @@ class MailboxContract:
 
     #: The longest a wire may take until a message that was sent is received.
     PATIENCE_MS = 5_000
+
+    #: Whether ends opened in several processes belong to one wire.
+    PROCESSES = True
 
     def open(self, own: bytes) -> Mailbox:
         """Open (or open again, as after a restart) one participant's end of one and the same wire."""
@@ -136,3 +143,96 @@ class MailboxContract:
             south.drop_body(name)
             north.drop_body(name)
             assert south.get_body(other) == b"other"
+
+    def test_a_body_of_eight_mebibytes_comes_back_whole(self) -> None:
+        """As large as a real model's vector."""
+        data = os.urandom(1 << 20) * 8
+        name = hashlib.sha256(data).digest()
+        self.open(NORTH).put_body(name, data)
+        assert self.open(SOUTH).get_body(name, size=len(data)) == data
+
+    @pytest.mark.parametrize("participant", [bytes(32), b"\xff" * 32, b"/../" * 8, b"\x00\n*?'\"\\:" * 4])
+    def test_ids_and_names_are_any_bytes(self, participant: bytes) -> None:
+        """Nothing in an id or a body's name means anything to the wire."""
+        self.open(NORTH).send(participant, participant)
+        assert {one.data for one in self.collect(self.open(participant), 1)} == {participant}
+        self.open(participant).put_body(participant, b"named")
+        assert self.open(NORTH).get_body(participant, size=5) == b"named"
+
+    def test_the_longest_envelope_passes(self) -> None:
+        """Whatever fits an envelope fits the wire."""
+        data = os.urandom(MAX_ENVELOPE)
+        self.open(NORTH).send(SOUTH, data)
+        assert [one.data for one in self.collect(self.open(SOUTH), 1)] == [data]
+
+    def test_messages_sent_meanwhile_are_not_lost(self) -> None:
+        """A reader that acknowledges while more arrives gets every one."""
+        north, south, got = self.open(NORTH), self.open(SOUTH), set[bytes]()
+        for at in range(20):
+            north.send(SOUTH, b"%d" % at)
+            if at % 3 == 0:
+                got |= {one.data for one in self.collect(south, 1)}
+        while len(got) < 20 and (more := self.collect(south, 1)):
+            got |= {one.data for one in more}
+        assert got == {b"%d" % at for at in range(20)}
+
+    def test_many_send_at_once(self) -> None:
+        """Senders in processes of their own, where the wire reaches that far: every message arrives whole."""
+
+        def send(who: int) -> None:
+            mailbox = self.open(bytes([who]) * 32)
+            for at in range(20):
+                mailbox.send(SOUTH, bytes([who, at]) * 500)
+
+        self.at_once(send, 4)
+        sent = {bytes([who, at]) * 500 for who in range(4) for at in range(20)}
+        assert {one.data for one in self.collect(self.open(SOUTH), 80)} == sent
+
+    def test_of_many_writers_of_a_body_one_wins_whole(self) -> None:
+        """Who comes first is open; that one of them does, whole and for good, is not."""
+        name = hashlib.sha256(b"contended").digest()
+
+        def write(who: int) -> None:
+            self.open(NORTH).put_body(name, bytes([who]) * 300_000)
+
+        self.at_once(write, 4)
+        won = self.open(SOUTH).get_body(name)
+        assert won in {bytes([who]) * 300_000 for who in range(4)}
+        self.open(NORTH).put_body(name, b"late")
+        assert self.open(SOUTH).get_body(name, size=300_000) == won
+
+    def test_a_reader_killed_before_it_acknowledges(self) -> None:
+        """What it held comes again to the one started in its place."""
+        self.open(NORTH).send(SOUTH, b"held")
+
+        def die(who: int) -> None:
+            assert [one.data for one in self.collect(self.open(SOUTH), 1, acknowledge=False)] == [b"held"]
+            if self.PROCESSES:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        self.at_once(die, 1, code=-signal.SIGKILL)
+        assert [one.data for one in self.collect(self.open(SOUTH), 1)] == [b"held"]
+
+    def at_once(self, work: Callable[[int], None], count: int, *, code: int = 0) -> None:
+        """Run ``work(0 … count − 1)`` in forked processes that end with ``code``, or in turn on a wire in memory."""
+        if not self.PROCESSES:
+            for who in range(count):
+                work(who)
+            return
+        children = [forked(work, who) for who in range(count)]
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [code] * count
+
+
+def forked(work: Callable[[int], None], who: int) -> int:
+    """Start ``work(who)`` in a process of its own, which exits with 1 if it raises; returns its id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # libraries' idle threads; the child calls nothing of them
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work(who)
+            code = 0
+        finally:
+            os._exit(code)
+    return child

@@ -16,6 +16,8 @@ MESSAGES = [bytes([at, 255 - at]) * 20 for at in range(200)]
 class TestMemoryWire(MailboxContract):
     """The contract on a wire without faults."""
 
+    PROCESSES = False
+
     @pytest.fixture(autouse=True)
     def _wire(self) -> None:
         self.wire = MemoryWire()
@@ -27,6 +29,8 @@ class TestMemoryWire(MailboxContract):
 
 class TestReorderingMemoryWire(MailboxContract):
     """The contract where messages overtake one another: nothing in it rests on order."""
+
+    PROCESSES = False
 
     @pytest.fixture(autouse=True)
     def _wire(self) -> None:
