@@ -1,9 +1,11 @@
 """The ledger's SQLite file: one table that only grows, opened with care, its failures in privfl's words.
 
-Journal mode DELETE with synchronous=FULL. A write-ahead log would commit in a quarter of the time (0.2 ms
-against 0.7 ms here), but a site commits twice per upload, and without it the ledger is one file at rest: a
-copy of it is whole, a read-only folder can be read without side files, and nothing but that file can be
-forgotten in a backup. Rows are (number, bytes, signature); no column says anything that is not signed.
+Journal mode DELETE with synchronous=EXTRA: a commit is on the disk when it returns, the removal of the
+journal included, without which a power cut could undo it (FULL alone does not promise that in this mode).
+A write-ahead log would commit in a quarter of the time (0.2 ms against 0.9 ms here), but a site commits twice
+per upload, and without one the ledger is a single file at rest: a copy of it is whole, a read-only folder can
+be read without side files, and no part of it can be forgotten in a backup. Rows are (number, bytes,
+signature); no column says anything that is not signed.
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ def create_file(path: Path, first: Sealed) -> None:
         os.close(descriptor)
         try:
             with contextlib.closing(sqlite3.connect(name, isolation_level=None)) as connection:
-                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute("BEGIN IMMEDIATE")
                 for _, _, statement in _SCHEMA:
                     connection.execute(statement)
