@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import yaml
 from privfl_keys import check_name
@@ -22,16 +22,18 @@ __all__ = [
     "Config",
     "CoordinatorConfig",
     "DataConfig",
+    "Format",
     "OfficerConfig",
     "SiteConfig",
     "check_wire",
     "mailbox_of",
+    "make_wire",
     "parse_wire",
     "role_of",
 ]
 
 _FOLDER = "folder:"
-Kind = TypeVar("Kind", bound="Config")
+Format = Literal["csv", "tsv", "parquet", "feather", "jsonl", "excel"]
 
 
 class Config(Declared):
@@ -97,7 +99,7 @@ class DataConfig(Declared):
     """
 
     path: str
-    format: Literal["csv", "tsv", "parquet", "feather", "jsonl", "excel"]
+    format: Format
     schema_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     columns: dict[str, str]
     allow_empty: bool = False
@@ -196,9 +198,22 @@ def parse_wire(text: str) -> str:
     return _FOLDER + str(Path(path).expanduser().absolute())
 
 
-def check_wire(wire: str | None, own: bytes) -> None:
-    """Open the wire once, so that a wrong path is found when it is written down; raises as :func:`mailbox_of`."""
-    mailbox_of(wire, own)
+def check_wire(wire: str) -> None:
+    """Look at the wire, so that a wrong path is found when it is written down; raises Misuse if it is none."""
+    from privfl.wires import FolderWire  # noqa: PLC0415 - loaded when a wire is used
+
+    FolderWire(Path(wire.removeprefix(_FOLDER)))
+
+
+def make_wire(wire: str) -> None:
+    """Make the wire unless it is there; raises Misuse where that cannot be."""
+    from privfl.wires import FolderWire  # noqa: PLC0415
+
+    path = Path(wire.removeprefix(_FOLDER))
+    try:
+        FolderWire(path)
+    except Misuse:
+        FolderWire.create(path)
 
 
 def mailbox_of(wire: str | None, own: bytes) -> Mailbox:

@@ -105,6 +105,6 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 def sweep(folder: Path) -> None:
     """Remove what an interrupted :func:`write_file` or key store left; call it with the folder locked."""
-    for stray in folder.glob(".*.tmp"):
+    for stray in folder.glob(".*.tmp*"):
         with contextlib.suppress(OSError):
             stray.unlink()
