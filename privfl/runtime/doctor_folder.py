@@ -10,13 +10,14 @@ from pathlib import Path
 
 from privfl_keys import Identity, Roster, RosterBook, VerifyKey, fingerprint
 
-from privfl.budget.ledger_book import Book
+from privfl.budget.ledger_book import CLOCK_TOLERANCE_MS, Book
 from privfl.budget.ledger_file import read_rows
 from privfl.errors import Misuse, Unverified, WireError
 from privfl.homes.authority import ROSTERS as ROSTER_FILE
 from privfl.homes.config import AuthorityConfig, Config, CoordinatorConfig, OfficerConfig, SiteConfig, role_of
 from privfl.homes.data import SCHEMA, check_schema, prepare
 from privfl.homes.folder import KEYS, open_state, open_store
+from privfl.homes.ledgers import LEDGER, KnownLedger, ledger_path
 from privfl.homes.lock import holder
 from privfl.homes.membership import ROSTERS, Membership, recall
 from privfl.homes.rosters import AUTHORITY, read_authority, read_rosters
@@ -28,7 +29,6 @@ from privfl.wires import FolderWire
 
 __all__ = ["folder_checks"]
 
-LEDGERS = "ledger"
 DAY_MS = 86_400_000
 SOON_DAYS = 14
 _PASSPHRASE = "set PRIVFL_PASSPHRASE or give --passphrase-file"  # noqa: S105 - says how to give one
@@ -43,7 +43,9 @@ def folder_checks(folder: Path, now: int, passphrase: str | None) -> Iterator[tu
     """
     at, kind = _Folder(folder, now), role_of(folder)
     yield "folder", at.recognised
-    if kind is None:
+    try:
+        at.config  # noqa: B018 - without it nothing else can be told, and "folder" has said why
+    except Misuse:
         return
     try:
         yield "permissions", at.permissions
@@ -79,14 +81,14 @@ class _Folder:
     def config(self) -> Config:
         kind = role_of(self.path)
         if kind is None:
-            raise Misuse(f"{self.path} holds no site.yaml, coordinator.yaml, officer.yaml or authority.yaml")
+            raise Misuse(
+                f"{self.path} holds no site.yaml, coordinator.yaml, officer.yaml or authority.yaml; check the path, or "
+                "finish the folder with the init command of its role"
+            )
         return kind.read(self.path)
 
     def recognised(self) -> Finding:
         """Which role's folder it is."""
-        if role_of(self.path) is None:
-            step = "check the path, or finish the folder with the init command of its role"
-            return fail(f"{self.path} holds no site.yaml, coordinator.yaml, officer.yaml or authority.yaml", step)
         return ok(f"{self.config.role} {self.config.name!r} of {self.config.federation!r}, {self.config.fingerprint}")
 
     def permissions(self) -> Finding:
@@ -131,7 +133,7 @@ class _Folder:
         if holder(self.path) is not None:
             return skipped("a process works here, and what it is writing is no leftover")
         kinds = [(self.path, ".*.tmp"), (self.path, ".privfl-doctor-*"), (self.path, "*.db-journal")]
-        kinds += [(self.path / LEDGERS, ".*.tmp"), (self.path / LEDGERS, "*.db-journal")]
+        kinds += [(self.path / LEDGER, ".*.tmp"), (self.path / LEDGER, "*.db-journal")]
         stray = [path.name for place, pattern in kinds for path in sorted(place.glob(pattern))]
         if not stray:
             return ok("none")
@@ -206,19 +208,26 @@ class _Folder:
     @property
     def ledgers(self) -> list[Path]:
         """The files of all populations."""
-        return sorted((self.path / LEDGERS).glob("*.db"))
+        return sorted((self.path / LEDGER).glob("*.db"))
 
     def ledger(self) -> Finding:
         """Whether every ledger verifies under this site's key; no secret is needed."""
+        known = None if self.state is None else KnownLedger.of(self.state)
+        expected = None if known is None else ledger_path(self.path, known.population)
+        if expected is not None and not expected.exists():
+            return fail(f"{expected} is missing, and this site has spent from it", "put the file back")
         if not self.ledgers:
             return skipped("there is no ledger yet; joining makes it")
         words = []
         for path in self.ledgers:
             book = Book.read(read_rows(path))
-            opening = book.opening
-            owner = fingerprint(VerifyKey(opening.key))
-            if (owner, opening.federation) != (self.config.fingerprint, self.config.federation):
+            owner = fingerprint(VerifyKey(book.opening.key))
+            if (owner, book.opening.federation) != (self.config.fingerprint, self.config.federation):
                 raise Unverified(f"{path} is the ledger of another site or federation; put this site's own back")
+            if known is not None and path == expected:
+                book.remembers(known.anchor)
+            if self.now < book.time - CLOCK_TOLERANCE_MS:
+                return fail(f"this machine's clock is behind the last entry of {path}", "set the clock right")
             words.append(f"{path.stem}: {len(book.entries)} entries verify, {len(list(book.open()))} open")
         return ok("; ".join(words))
 
