@@ -1,0 +1,88 @@
+"""``privfl coordinator``: the folder of whoever runs the rounds and is trusted with nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from privfl.cli.roles import (
+    AsJson,
+    Authority,
+    Federation,
+    Folder,
+    Name,
+    PassphraseFile,
+    Policy,
+    Rosters,
+    named,
+    now,
+    passphrase,
+    tell,
+)
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Set up and run a federation's coordinator.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: privfl coordinator init hub --federation trial --wire /mnt/shared/trial")
+def init(
+    folder: Folder,
+    federation: Federation,
+    wire: Annotated[str, typer.Option(help="The folder that all share, made if it is not there: folder:PATH.")],
+    name: Name = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the coordinator's FOLDER with its key, its request and the wire.
+
+    Running it again finishes what was interrupted.
+    """
+    from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415 - loaded when a command runs
+
+    word = passphrase(folder, passphrase_file)
+    config = CoordinatorHome.init(folder, named(name, folder), federation, wire, word, now())
+    tell(
+        as_json,
+        {**config.model_dump(), "request": str(folder / "request")},
+        f"{config.name} (coordinator) in {federation}: key and request are in {folder}; the wire is {config.wire}",
+        f"Fingerprint: {config.fingerprint}",
+        f"Next: send {folder / 'request'} to the authority and read this fingerprint aloud, from this screen, when it "
+        f"calls; with roster and policy in hand: privfl coordinator join {folder}",
+    )
+
+
+@app.command(
+    epilog="Example: privfl coordinator join hub --roster rosters --policy policy.signed --authority authority.pub"
+)
+def join(
+    folder: Folder,
+    rosters: Rosters = None,
+    authority: Authority = None,
+    policy: Policy = None,
+    wire: Annotated[str | None, typer.Option(help="folder:PATH, if the shared folder has moved.")] = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the roster and the policy, or newer ones; on any refusal nothing has changed."""
+    from privfl_keys import fingerprint  # noqa: PLC0415
+
+    from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415
+
+    word = passphrase(folder, passphrase_file)
+    joined = CoordinatorHome.join(folder, word, now(), rosters=rosters, authority=authority, policy=policy, wire=wire)
+    roster, held = joined.roster, fingerprint(joined.authority)
+    tell(
+        as_json,
+        {
+            "federation": roster.federation,
+            "roster": roster.version,
+            "policy": joined.policy.version,
+            "policy_hash": joined.policy.hash.hex(),
+            "authority": held,
+        },
+        f"joined {roster.federation}: roster version {roster.version}, policy version {joined.policy.version}",
+        f"Authority pinned here: {held}",
+        f"Next: privfl coordinator run {folder}",
+    )

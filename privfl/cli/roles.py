@@ -1,0 +1,74 @@
+"""What the commands of all roles share: their arguments, the passphrase, and how they say what comes next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from privfl.clock import SystemClock
+
+__all__ = [
+    "AsJson",
+    "Authority",
+    "Federation",
+    "Folder",
+    "Name",
+    "PassphraseFile",
+    "Policy",
+    "Rosters",
+    "named",
+    "now",
+    "passphrase",
+    "tell",
+]
+
+Folder = Annotated[Path, typer.Argument(help="The role's folder, for this user alone.")]
+Federation = Annotated[str, typer.Option(help="Name of the federation to take part in.")]
+Name = Annotated[str | None, typer.Option(help="Name in the roster; default: the folder's name.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the passphrase in its first line; default: PRIVFL_PASSPHRASE, or typed."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
+Rosters = Annotated[Path | None, typer.Option("--roster", help="The file of rosters that the authority handed out.")]
+Authority = Annotated[
+    str | None,
+    typer.Option(
+        help="The authority's fingerprint as you were told it (its authority.pub lies beside the roster file), "
+        "or its key in hex, or its .pub file."
+    ),
+]
+Policy = Annotated[Path | None, typer.Option(help="The policy that the compliance officer signed.")]
+
+
+def now() -> int:
+    """Milliseconds since 1970, by this machine's clock."""
+    return SystemClock().now()
+
+
+def named(name: str | None, folder: Path) -> str:
+    """``--name``, or what the folder is called."""
+    return folder.absolute().name if name is None else name
+
+
+def passphrase(folder: Path, file: Path | None) -> str:
+    """The passphrase of ``folder``; one that is typed for a new key store is asked for twice."""
+    from privfl.homes.folder import KEYS  # noqa: PLC0415 - loaded when a command runs
+    from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
+
+    return ask_passphrase(file, new=not (folder / KEYS).exists())
+
+
+def tell(as_json: bool, fields: dict[str, Any], *lines: str) -> None:
+    """Print one JSON object, or lines for people; the last says what comes next."""
+    if as_json:
+        typer.echo(json.dumps(fields))
+        return
+    console = Console(file=sys.stdout)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
