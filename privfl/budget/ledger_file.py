@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from privfl.budget.ledger_entries import Sealed
-from privfl.errors import Misuse, PrivflError, Refused, Unverified
+from privfl.errors import Misuse, PrivflError, Refused, StorageError, Unverified
 
 __all__ = ["append", "begin", "connect", "create_file", "guarded", "identity", "read_rows", "rows_from"]
 
@@ -77,12 +77,12 @@ def _in_words(path: Path, error: sqlite3.Error) -> PrivflError:
             "nothing was charged"
         )
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_TOOBIG):
-        return Refused(
+        return StorageError(
             f"{path} could not be written ({error}); free some space or replace the disk, then restart; the ledger is "
             "as it was before this entry"
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return Misuse(f"{path} may not be written; give the site's user write access to it and to its folder")
+        return StorageError(f"{path} may not be written; give the site's user write access to it and to its folder")
     if code == sqlite3.SQLITE_CANTOPEN:
         return Misuse(f"{path} cannot be opened; check the path, and the owner and mode of the file and its folder")
     return Unverified(f"{path} is damaged or no ledger ({error}); restore the latest copy of it")

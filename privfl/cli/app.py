@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import privfl
-from privfl.cli import authority, coordinator, demo, doctor, officer, policy, site, transcript, wire
+from privfl.cli import authority, coordinator, demo, doctor, ledger, officer, policy, site, transcript, wire
 from privfl.errors import PrivflError
 
 __all__ = ["app", "run"]
@@ -30,6 +30,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(authority.app, name="authority")
 app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(ledger.app, name="ledger")
 officer.add_to(policy.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(site.app, name="site")
