@@ -22,7 +22,18 @@ from privfl.errors import PrivflError, Refused, RoundAborted, StorageError, Wire
 from privfl.homes.state import Items
 from privfl.learn import Task
 from privfl.ring import Ring, packed_size
-from privfl.runtime.post import Adverts, Contributions, Invitation, Joining, OpenEpoch, Post, Received, Refusal, Unmet
+from privfl.runtime.post import (
+    Adverts,
+    Contributions,
+    Invitation,
+    Joining,
+    OpenEpoch,
+    Ping,
+    Post,
+    Received,
+    Refusal,
+    Unmet,
+)
 from privfl.runtime.site import inputs_hash
 from privfl.secagg import (
     Advert,
@@ -198,6 +209,7 @@ class CoordinatorNode:
         self._clock, self._patience, self._grace, self._quiet = clock, patience_ms, grace_ms, quiet
         self._silent: set[bytes] = set()  # did not answer the last time: nobody waits for them
         self.view = View()
+        self.last_abort = ""
         self.evidence: list[tuple[bytes, bytes]] = []
         self.convicted: dict[bytes, str] = {}  # dealers whose own shares contradict their header, and how
 
@@ -212,6 +224,13 @@ class CoordinatorNode:
         """Take in what is not an answer to anything: who is up. Returns how many messages there were."""
         return self._post.receive(wait_ms, self._heard)
 
+    def gather(self, sites: Sequence[bytes], wait_ms: int) -> tuple[bytes, ...]:
+        """Ask who is up; returns those that answered, or said so by themselves, within ``wait_ms``."""
+        self.view.phase = "waiting"
+        self._exchange("ping", dict.fromkeys(sites, Ping()), lambda received: False, patience=wait_ms)
+        present = self.view.answered | self.view.hello
+        return tuple(site for site in sites if site in present)
+
     def _heard(self, received: Received) -> None:
         self.view.seen[received.sender] = self._clock.now()
         self._silent.discard(received.sender)
@@ -225,6 +244,7 @@ class CoordinatorNode:
         take: Callable[[Received], bool],
         *,
         least: int | None = None,
+        patience: int | None = None,
     ) -> dict[bytes, str]:
         """Send one request to each site and hand replies to ``take`` until it returns true or time is up.
 
@@ -239,7 +259,7 @@ class CoordinatorNode:
         reasons: dict[bytes, str] = {}
         taken, enough, hurried = 0, False, False
         began = self._clock.now()
-        until = began + self._patience
+        until = began + (self._patience if patience is None else patience)
 
         def handle(received: Received) -> None:
             nonlocal enough, taken
@@ -400,7 +420,7 @@ class CoordinatorNode:
             try:
                 return self._attempt(task, inputs, a, mandate)
             except (RoundAborted, TooFewShares) as error:
-                last = error
+                last, self.last_abort = error, str(error)
                 log.warning("round %d, attempt %d: %s", number, a.attempt, error)
                 self._give_up(a, votes=not a.complete or task.release is None)
         raise RoundAborted(f"round {number} was given up after {attempts} attempt(s): {last}")

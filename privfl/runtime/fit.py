@@ -20,7 +20,13 @@ from privfl.errors import Misuse
 from privfl.learn import History, Task, save_model
 from privfl.secagg import Transcript, Verified, verify_transcript
 
-__all__ = ["Fit", "PrivacyReport", "Transcripts"]
+__all__ = ["Fit", "PrivacyReport", "Transcripts", "transcript_name"]
+
+
+def transcript_name(transcript: Transcript) -> str:
+    """The file name of a round's transcript, which sorts by epoch and round."""
+    a = transcript.announcement
+    return f"epoch-{a.scope.epoch:03d}-round-{a.round:03d}-attempt-{a.attempt}.transcript"
 
 
 class Transcripts(Sequence[Transcript]):
@@ -66,8 +72,7 @@ class Transcripts(Sequence[Transcript]):
         (target / "authority.pub").write_text(self.authority.raw.hex() + "\n", encoding="ascii")
         paths = []
         for one in self._all:
-            a = one.announcement
-            path = target / f"epoch-{a.scope.epoch:03d}-round-{a.round:03d}-attempt-{a.attempt}.transcript"
+            path = target / transcript_name(one)
             path.write_bytes(one.encode())
             paths.append(path)
         return paths

@@ -23,6 +23,7 @@ __all__ = [
     "Invitation",
     "Joining",
     "OpenEpoch",
+    "Ping",
     "Post",
     "Received",
     "Refusal",
@@ -87,6 +88,13 @@ class Invitation(Record):
     task: bytes
     inputs: bytes
     mandate: bytes = b""
+
+
+@dataclass(frozen=True)
+class Ping(Record):
+    """Coordinator to site: are you up?"""
+
+    TAG: ClassVar[str] = "ping"
 
 
 @dataclass(frozen=True)

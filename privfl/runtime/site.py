@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from privfl.entropy import Entropy
 from privfl.errors import DataError, Misuse, PrivflError, Refused, StorageError, Theirs, Unverified, WireError
 from privfl.learn import BoundData, Task
 from privfl.ring import Int64Array
+from privfl.runtime.logs import where
 from privfl.runtime.post import (
     Adverts,
     Contributions,
@@ -37,7 +39,7 @@ from privfl.runtime.post import (
 )
 from privfl.runtime.terms import Permission
 from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload, check_degree
-from privfl.secagg.messages import join
+from privfl.secagg.messages import Scope, join
 from privfl.secagg.party import Party
 from privfl.secagg.site import Outgoing
 from privfl.wires import Mailbox
@@ -76,8 +78,12 @@ class SiteStore(Protocol):
         """Make state and outgoing bytes durable together."""
         ...
 
-    def outbox(self) -> tuple[bytes, bytes] | None:
-        """The last upload and its body."""
+    def outbox(self) -> bytes | None:
+        """The last upload message that was saved."""
+        ...
+
+    def body(self) -> bytes | None:
+        """The packed vector that goes with it; None if it is lost, and then nothing is sent."""
         ...
 
     def end_epoch(self) -> None:
@@ -104,9 +110,13 @@ class MemorySiteStore:
         """See :class:`SiteStore`."""
         self._dump, self._outbox = dump, (upload, body)
 
-    def outbox(self) -> tuple[bytes, bytes] | None:
+    def outbox(self) -> bytes | None:
         """See :class:`SiteStore`."""
-        return self._outbox
+        return self._outbox[0] if self._outbox else None
+
+    def body(self) -> bytes | None:
+        """See :class:`SiteStore`."""
+        return self._outbox[1] if self._outbox else None
 
     def end_epoch(self) -> None:
         """See :class:`SiteStore`; nothing older is kept."""
@@ -116,9 +126,10 @@ class SiteNode:
     """One site: its machine, data, terms and account behind a mailbox.
 
     ``checkpoint`` is called by name after each step of a slot; tests and the demo crash a site there.
-    ``report`` counts what was odd about the rows, for the operator of this site alone; ``refusals`` are the last
-    reasons, as the operator may read them. ``rolled_back`` is the
-    alarm after which the site answers nothing any more. Refused for a roster whose graph is too sparse.
+    ``changed`` is called with the kind of each request before it is answered. ``report`` counts what was odd about
+    the rows, for the operator of this site alone; ``refusals`` are the last reasons, as the operator may read them.
+    ``rolled_back`` is the alarm after which the site answers nothing any more. Refused for a roster whose graph is
+    too sparse.
     """
 
     def __init__(
@@ -126,14 +137,15 @@ class SiteNode:
         party: Party,
         terms: Permission,
         account: Account,
-        bound: BoundData,
+        bound: BoundData | None,
         store: SiteStore,
         mailbox: Mailbox,
         clock: Clock,
         entropy: Entropy,
         checkpoint: Callable[[str, int], None] = lambda name, round_: None,
+        changed: Callable[[str], None] = lambda doing: None,
     ) -> None:
-        self.party, self.terms, self.account, self.bound = party, terms, account, bound
+        self.party, self.terms, self.account, self._bound = party, terms, account, bound
         self._store, self._clock, self._entropy, self._checkpoint = store, clock, entropy, checkpoint
         check_degree(len(party.roster.site_ids), party.roster.corrupt_bound, party.roster.degree)
         dump = store.load()
@@ -145,7 +157,10 @@ class SiteNode:
         )
         self._post = Post(party, mailbox, entropy, peer_role="coordinator", clock=clock)
         self.report = LocalReport()
-        self.uploads, self.refusals = 0, deque[str](maxlen=20)
+        self.uploads = self.bytes_sent = self.refused = 0
+        self.refusals = deque[str](maxlen=20)
+        self.at = (self.machine.epoch, 0, 0)  # epoch, round and attempt of the last slot that was asked about
+        self._changed, self._here = changed, ExitStack()
         self.rolled_back: RolledBack | None = None
         self._tasks: dict[bytes, Task] = {}
         self._replies: dict[bytes, tuple[str, bytes]] = {}
@@ -154,6 +169,7 @@ class SiteNode:
             "adverts": self._adverts,
             "contributions": self._contributions,
             "record": self._record,
+            "ping": self._ping,
             "announce": self._announce,
             "ask-vote": self._vote,
             "ask-abort": self._abort,
@@ -174,17 +190,18 @@ class SiteNode:
         if len(invitations) < 2:
             return found
         stored = self._store.outbox()
-        h0 = Upload.decode(stored[0]).header.h0 if stored else b""
+        h0 = Upload.decode(stored).header.h0 if stored else b""
         repeats = [one for one in invitations if _names(one.payload, h0)]
         fresh = [one for one in invitations if not any(one is other for other in repeats)]
         return [one for one in found if one.kind != "announce"] + repeats + fresh[::-1]
 
     def hello(self) -> None:
         """Tell the coordinators of the roster that this site is up."""
-        roster = self.party.roster
-        hello = Hello(roster.hash, self.terms.rules().policy, self.machine.epoch).encode()
-        for member in roster.holding("coordinator"):
-            self._post.send(member.site_id, "hello", hello)
+        for member in self.party.roster.holding("coordinator"):
+            self._post.send(member.site_id, "hello", self._hello().encode())
+
+    def _hello(self) -> Hello:
+        return Hello(self.party.roster.hash, self.terms.rules().policy, self.machine.epoch)
 
     def _answer(self, received: Received) -> None:
         known = self._replies.get(received.id)
@@ -192,26 +209,46 @@ class SiteNode:
             self._post.send(received.sender, *known, reply_to=received.id)
             return
         handler = self._handlers.get(received.kind)
-        try:
-            if handler is None:
-                raise Unverified(f"there is no request of kind {received.kind!a}")
-            if self.rolled_back is not None:
-                raise Refused("this site has stopped: its store is an older copy; its operator was told what to do")
-            kind, reply, bodies = handler(received)
-        except (StorageError, WireError):
-            raise  # nothing was sent; the message comes again once disk or wire take it
-        except PrivflError as error:
-            kind, reply, bodies = "refused", self._refusal(received.kind, error), []
-        except Exception as error:
-            # a fault of this program must not stop the site for everybody; its text could hold a value
-            log.error("answering %a failed: %s", received.kind, type(error).__name__)
-            kind, reply, bodies = "refused", Refusal(AT_FAULT), []
+        self._changed(received.kind)
+        with ExitStack() as self._here:
+            kind, reply, bodies = self._replied(received, handler)
         payload = reply.encode()
         if not bodies:  # an upload lies in the outbox
             self._replies[received.id] = (kind, payload)
             if len(self._replies) > KEPT_REPLIES:
                 del self._replies[next(iter(self._replies))]
+        self.bytes_sent += len(payload) + sum(map(len, bodies))
         self._post.send(received.sender, kind, payload, reply_to=received.id, bodies=bodies)
+
+    def _replied(
+        self, received: Received, handler: Callable[[Received], tuple[str, Record, list[bytes]]] | None
+    ) -> tuple[str, Record, list[bytes]]:
+        try:
+            if handler is None:
+                raise Unverified(f"there is no request of kind {received.kind!a}")
+            if self.rolled_back is not None:
+                raise Refused("this site has stopped: its store is an older copy; its operator was told what to do")
+            return handler(received)
+        except (StorageError, WireError):
+            raise  # nothing was sent; the message comes again once disk or wire take it
+        except PrivflError as error:
+            return "refused", self._refusal(received.kind, error), []
+        except Exception as error:
+            # a fault of this program must not stop the site for everybody; its text could hold a value
+            log.error("answering %a failed: %s", received.kind, type(error).__name__)
+            return "refused", Refusal(AT_FAULT), []
+
+    def _about(self, scope: Scope, round_: int = 0, attempt: int = 0) -> None:
+        """Name the slot in hand, for the log and for whoever looks on."""
+        self.at = (scope.epoch, round_, attempt)
+        self._here.enter_context(where(epoch=scope.epoch, round=round_, attempt=attempt))
+
+    @property
+    def bound(self) -> BoundData:
+        """The site's rows; raises Misuse where it was opened without."""
+        if self._bound is None:
+            raise Misuse("this site was opened without its data")
+        return self._bound
 
     def _refusal(self, kind: str, error: PrivflError) -> Refusal:
         if isinstance(error, RolledBack):
@@ -219,12 +256,16 @@ class SiteNode:
             log.critical("%s", error)
         else:
             log.warning("refused %a: %s", kind, error)
+        self.refused += 1
         self.refusals.append(str(error))
         # a mistake on this machine is its operator's business; what peers did wrong they may read
         return Refusal(AT_FAULT if isinstance(error, Misuse) else str(error)[:2000])
 
     def _saved(self) -> None:
         self._store.save(self.machine.dump())
+
+    def _ping(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        return "hello", self._hello(), []
 
     def _open_epoch(self, received: Received) -> tuple[str, Record, list[bytes]]:
         before = self.machine.epoch
@@ -251,6 +292,7 @@ class SiteNode:
     def _record(self, received: Received) -> tuple[str, Record, list[bytes]]:
         joining = Joining.decode(received.payload)
         epoch = joining.record.scope.epoch
+        self._about(joining.record.scope)
         try:
             self.machine.join(joining.record, joining.confirmations, now=self._clock.now())
         except Unconfirmed as error:
@@ -262,6 +304,7 @@ class SiteNode:
     def _announce(self, received: Received) -> tuple[str, Record, list[bytes]]:
         invitation = Invitation.decode(received.payload)
         a, now = invitation.announcement, self._clock.now()
+        self._about(a.scope, a.round, a.attempt)
         repeated = self._repeat(a, now)
         if repeated is not None:
             return repeated
@@ -313,13 +356,16 @@ class SiteNode:
         stored = self._store.outbox()
         if stored is None:
             return None
-        message = Upload.decode(stored[0])
+        message = Upload.decode(stored)
         if message.header.h0 != a.h0:
             return None
         self.machine.check_resend(message)
         if now > a.deadline:
             raise Refused("the deadline has passed by this site's clock; nothing is uploaded")
-        return "upload", message, [stored[1]]
+        body = self._store.body()
+        if body is None:
+            raise Refused("this site has lost the vector that it uploaded in this slot; it stays silent here")
+        return "upload", message, [body]
 
     def _check(self, invitation: Invitation, now: int) -> Task:
         """Everything that may cause a refusal, before anything is charged; only public things decide."""
@@ -343,7 +389,9 @@ class SiteNode:
         return task
 
     def _vote(self, received: Received) -> tuple[str, Record, list[bytes]]:
-        vote = self.machine.vote(Ask.decode(received.payload), now=self._clock.now())
+        ask = Ask.decode(received.payload)
+        self._about(ask.announcement.scope, ask.announcement.round, ask.announcement.attempt)
+        vote = self.machine.vote(ask, now=self._clock.now())
         self._saved()
         return "vote", vote, []
 
@@ -353,7 +401,9 @@ class SiteNode:
         return "vote", vote, []
 
     def _release(self, received: Received) -> tuple[str, Record, list[bytes]]:
-        release = self.machine.release(Ask.decode(received.payload), now=self._clock.now())
+        ask = Ask.decode(received.payload)
+        self._about(ask.announcement.scope, ask.announcement.round, ask.announcement.attempt)
+        release = self.machine.release(ask, now=self._clock.now())
         self._saved()
         return "release", release, []
 

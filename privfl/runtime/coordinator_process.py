@@ -1,0 +1,316 @@
+"""The coordinator as a process: it takes jobs from its folder, runs them to the end, and goes on after a stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from privfl_keys import Roster
+
+from privfl.clock import Clock, SystemClock
+from privfl.codec import Record
+from privfl.dp import Release
+from privfl.entropy import SYSTEM, Entropy
+from privfl.errors import Misuse, PrivflError, RoundAborted, StorageError, WireError
+from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
+from privfl.homes.files import write_file
+from privfl.learn import Task
+from privfl.runtime.alive import Process
+from privfl.runtime.coordinator import CoordinatorNode, FolderShelf, RoundResult
+from privfl.runtime.fit import Fit, transcript_name
+from privfl.runtime.jobs import Job, JobState, TaskFile, jobs_of
+from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile
+from privfl.runtime.training import RunRecord, Setting, Stage, TrainingRun
+from privfl.secagg import Transcript, read_transcript
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from privfl.runtime.progress import TrainingProgress
+
+__all__ = ["CoordinatorProcess", "Pace", "compile_task", "run_coordinator"]
+
+log = logging.getLogger("privfl.coordinator")
+PAST = "past"
+_PHASES = {"epoch": Phase.EPOCH, "collecting": Phase.COLLECTING, "voting": Phase.VOTING, "releasing": Phase.RELEASING}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the coordinator waits, in milliseconds.
+
+    Attributes:
+        gather: for sites to come up before an epoch. patience: for the last sites of a phase.
+        grace: for the others once enough have answered.
+    """
+
+    gather: int = 30_000
+    patience: int = 60_000
+    grace: int = 2_000
+
+
+@dataclass(frozen=True)
+class Past(Record):
+    """What this coordinator's runs have released, and how often: (encoded release or nothing, uploads)."""
+
+    TAG: ClassVar[str] = "past runs"
+    runs: tuple[tuple[bytes, int], ...]
+
+    def pairs(self) -> list[tuple[Release | None, int]]:
+        """The releases themselves."""
+        return [(Release.decode(data) if data else None, uploads) for data, uploads in self.runs]
+
+
+def compile_task(asked: TaskFile, job: Job, roster: Roster, policy_least: int) -> tuple[Task, bool, int]:
+    """Fix every public number of a job: the task, whether it runs in complete mode, and the least survivors.
+
+    Raises:
+        Misuse, Refused, DataError, BudgetExceeded: the task cannot be run so; nothing was asked of any site.
+    """
+    sites = len(roster.site_ids)
+    complete = asked.mode == "complete" or (asked.mode == "auto" and sites == 3)
+    least = sites if complete else max(asked.min_survivors or roster.default_min_survivors, policy_least)
+    if not roster.corrupt_bound + 2 <= least <= sites:
+        raise Misuse(f"min_survivors {least} is outside [{roster.corrupt_bound + 2}, {sites}] for this roster")
+    task = asked.spec().compile(
+        job.schema,
+        epsilon=asked.epsilon,
+        delta=asked.delta,
+        rounds=asked.rounds,
+        trust=asked.trust,
+        sites=sites,
+        min_survivors=least,
+        colluders=roster.corrupt_bound,
+        bits=asked.bits,
+    )
+    return task, complete, least
+
+
+class CoordinatorProcess:
+    """One run of a coordinator, on an open folder."""
+
+    def __init__(
+        self,
+        home: OpenCoordinator,
+        clock: Clock,
+        entropy: Entropy = SYSTEM,
+        pace: Pace | None = None,
+        after_round: Callable[[int, RoundResult, Mapping[str, bytes]], None] | None = None,
+    ) -> None:
+        self.home, self._clock, self.pace = home, clock, pace or Pace()
+        self._shelf = FolderShelf(home.folder / "shelf")
+        self._after_round = after_round
+        self.names = {member.site_id: member.name for member in home.party.roster.holding("site")}
+        self.node = CoordinatorNode(
+            home.party,
+            home.signed_roster,
+            home.mailbox,
+            self._shelf,
+            clock,
+            entropy,
+            patience_ms=self.pace.patience,
+            grace_ms=self.pace.grace,
+            state=home.state,
+            changed=self._show,
+        )
+        self._file = StatusFile(home.folder / NAME)
+        self._run: TrainingRun | None = None
+        now = clock.now()
+        self._status = CoordinatorStatus(home.config.federation, Process.present(now), since=now)
+        self._update(phase=Phase.STARTING)
+
+    # -- jobs ---------------------------------------------------------------------------------------
+
+    def serve(self, stop: Callable[[], bool], *, once: bool = False) -> None:
+        """Run every job that is waiting; then listen for more, unless ``once``."""
+        while not stop():
+            job = next((job for job in jobs_of(self.home.folder) if not job.state().over), None)
+            if job is not None:
+                self.attempt(job)
+            elif once:
+                return
+            else:
+                self._update(phase=Phase.WAITING, waits_for="a task: privfl train TASK.yaml")
+                self._file.flush()
+                try:
+                    self.node.listen(500)
+                except WireError as error:
+                    log.warning("the wire cannot be used: %s; trying again", error)
+
+    def attempt(self, job: Job) -> Fit | None:
+        """Run a job; its failure is noted in its folder and does not end the process. None if it failed."""
+        try:
+            return self.run(job)
+        except StorageError:
+            raise  # not the job's fault: it goes on when the disk takes it again
+        except PrivflError as error:
+            log.error("job %s failed: %s", job.id, error)
+            return None
+
+    def run(self, job: Job, bar: TrainingProgress | None = None) -> Fit:
+        """Run a job to its end, from where it was.
+
+        Raises:
+            PrivflError: why it cannot be run or go on; noted in the job's folder first.
+        """
+        job.move(JobState("running"))
+        try:
+            fit = self._trained(job, bar)
+            fit.save(job.result)
+        except StorageError:
+            raise
+        except PrivflError as error:
+            self._forget(job, self._run)
+            job.move(JobState("failed", str(error), error.exit_code, type(error).__name__))
+            self._update(phase=Phase.FAILED, error=str(error), force=True)
+            raise
+        finally:
+            self._run, run = None, self._run
+        self._forget(job, run)
+        job.move(JobState("done"))
+        self._update(phase=Phase.DONE, waits_for="", force=True)
+        return fit
+
+    def _trained(self, job: Job, bar: TrainingProgress | None) -> Fit:
+        home, asked = self.home, job.task
+        least_by_policy = home.policy.min_survivors
+        task, complete, least = compile_task(asked, job, home.party.roster, least_by_policy)
+        setting = Setting(home.policy.hash, complete, least, min(asked.attempts, home.policy.attempts_per_round))
+        setting = replace(setting, mandate=job.mandate)
+        self._status = replace(self._status, job=job.id, name=asked.name, rounds=asked.rounds, error="", aborted="")
+        stored = home.state.get(f"run {job.id}")
+        resumed = None
+        if stored is not None:
+            resumed = RunRecord.decode(stored), _transcripts(job)
+            log.info("job %s goes on in round %d", job.id, resumed[0].round)
+        stage = Stage(
+            self.node,
+            home.authority,
+            self.names,
+            past=self._past(),
+            bodies=self._shelf.bodies,
+            tidy=self._shelf.clear,
+            present=self._gather,
+        )
+
+        def journal(record: RunRecord, transcript: Transcript | None) -> Mapping[str, bytes | None]:
+            if transcript is not None:
+                (job.folder / "transcripts").mkdir(mode=0o700, exist_ok=True)
+                write_file(job.folder / "transcripts" / transcript_name(transcript), transcript.encode())
+            return {f"run {job.id}": record.encode()}
+
+        self._run = TrainingRun(
+            stage, task, setting, _held_out(asked), self._after_round, journal=journal, resumed=resumed
+        )
+        return self._run.train(bar)
+
+    def _gather(self) -> Sequence[bytes]:
+        """The sites that are up; raises RoundAborted if they are too few for an epoch."""
+        self._update(phase=Phase.WAITING, waits_for="sites to come up", force=True)
+        roster = self.home.party.roster
+        present = self.node.gather(roster.site_ids, self.pace.gather)
+        least = roster.corrupt_bound + 2
+        if len(present) < least:
+            missing = sorted(name for site, name in self.names.items() if site not in present)
+            raise RoundAborted(
+                f"{len(present)} of {len(roster.site_ids)} sites are up and {least} are needed; not heard of: "
+                f"{', '.join(missing)}. Start them with: privfl site run, and run the task again"
+            )
+        return present
+
+    def _past(self) -> list[tuple[Release | None, int]]:
+        stored = self.home.state.get(PAST)
+        return [] if stored is None else Past.decode(stored).pairs()
+
+    def _forget(self, job: Job, run: TrainingRun | None) -> None:
+        """The run is over: its record goes, what it has released is remembered."""
+        items: dict[str, bytes | None] = {f"run {job.id}": None}
+        if run is not None and run.charged:
+            stored = self.home.state.get(PAST)
+            before = Past.decode(stored).runs if stored is not None else ()
+            release = run.task.release.encode() if run.task.release is not None else b""
+            items[PAST] = Past((*before, (release, run.charged))).encode()
+        self.home.state.put(items)
+
+    # -- status -------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        if not hasattr(self, "_status"):
+            return
+        view, now, run = self.node.view, self._clock.now(), self._run
+        phase = _PHASES.get(view.phase, Phase.WAITING)
+        waiting = [site for site in view.asked if site not in view.answered and site not in view.refused]
+        row = run.state.history.smoothed() if run is not None else None
+        self._update(
+            phase=phase,
+            since=now if phase != self._status.phase else self._status.since,
+            waits_for=", ".join(self.names.get(site, "?") for site in waiting),
+            epoch=self.node.machine.record.scope.epoch if self.node.epoch_open else None,
+            round=view.round,
+            attempt=view.attempt,
+            deadline=view.deadline or None,
+            sites=tuple(
+                SiteSeen(
+                    name,
+                    view.seen.get(site),
+                    site in view.sizes,
+                    late=site in waiting and phase is Phase.COLLECTING and bool(view.answered),
+                    refused=view.refused.get(site, ""),
+                    bytes_sent=view.sizes.get(site, 0),
+                )
+                for site, name in self.names.items()
+            ),
+            score=None if row is None else row[0],
+            aborted=self.node.last_abort,
+        )
+
+    def _update(self, *, force: bool = False, **fields: object) -> None:
+        self._status = replace(self._status, **fields)  # type: ignore[arg-type]
+        self._file.write(self._status, force=force)
+
+
+def _held_out(asked: TaskFile) -> pd.DataFrame | None:
+    if asked.held_out is None:
+        return None
+    import pandas as pd  # noqa: PLC0415
+
+    path = Path(asked.held_out)
+    try:
+        return pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise Misuse(f"the held-out table {path} cannot be read ({type(error).__name__}); check the file") from None
+
+
+def _transcripts(job: Job) -> list[Transcript]:
+    """The transcripts of a run that was stopped, in order of their rounds."""
+    found = [read_transcript(path.read_bytes()) for path in (job.folder / "transcripts").glob("*.transcript")]
+    return sorted(found, key=lambda one: one.announcement.round)
+
+
+def run_coordinator(
+    folder: Path,
+    passphrase: str,
+    *,
+    stop: Callable[[], bool],
+    pace: Pace | None = None,
+    once: bool = False,
+    clock: Clock | None = None,
+) -> None:
+    """Open a coordinator's folder and run its jobs until told to stop, or with ``once`` until none is waiting.
+
+    Raises:
+        PrivflError: the folder cannot be opened, or the disk does not take what must be durable.
+    """
+    clock = clock or SystemClock()
+    with CoordinatorHome.open(folder, passphrase, clock.now()) as home:
+        process = CoordinatorProcess(home, clock, pace=pace)
+        try:
+            process.serve(stop, once=once)
+        except BaseException as error:
+            why = str(error) if isinstance(error, PrivflError) else type(error).__name__
+            process._update(phase=Phase.FAILED, error=why, force=True)
+            raise
+        process._update(phase=Phase.DONE, waits_for="", force=True)

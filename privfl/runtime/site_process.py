@@ -1,0 +1,241 @@
+"""A site as a process: it opens its folder, settles what a crash left, and answers until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from privfl.clock import Clock, SystemClock
+from privfl.codec import Record
+from privfl.dp import epsilon_of_cost
+from privfl.entropy import SYSTEM, Entropy
+from privfl.errors import Misuse, WireError
+from privfl.homes.site import OpenSite, SiteHome
+from privfl.runtime.alive import Process
+from privfl.runtime.logs import where
+from privfl.runtime.site import SiteNode
+from privfl.runtime.status import NAME, SiteStatus, Stage, StatusFile
+from privfl.runtime.store import DurableSiteStore
+from privfl.runtime.terms import PolicyTerms
+from privfl.secagg import Upload
+from privfl.secagg.messages import SeenHead
+
+__all__ = ["ALARM", "SiteProcess", "acknowledge_rollback", "run_site"]
+
+log = logging.getLogger("privfl.site")
+ALARM = "alarm"
+WAIT_MS = 500
+LONGEST_PAUSE = 10.0  # seconds between tries while the wire cannot be used
+
+
+@dataclass
+class SiteProcess:
+    """One run of a site; built on an open folder by :func:`run_site`.
+
+    Args:
+        checkpoint: called by name after each durable step of a slot; for tests that kill the process there.
+    """
+
+    site: OpenSite
+    clock: Clock
+    entropy: Entropy
+    checkpoint: Callable[[str, int], None] = lambda name, round_: None
+
+    def __post_init__(self) -> None:
+        site, now = self.site, self.clock.now()
+        alarm = site.state.get(ALARM)
+        if alarm is not None:
+            raise Misuse(
+                "this site's store was found to be an older copy: the coordinator has a header that this site signed "
+                "and does not know. Tell the compliance officer, compare the ledger with the public transcripts "
+                f"(privfl ledger verify {site.folder} --transcripts DIR), then: privfl site acknowledge {site.folder}"
+            )
+        store = DurableSiteStore(site.state, site.folder / "outbox", site.anchor_item)
+        self.node = SiteNode(
+            site.party,
+            PolicyTerms(site.policy),
+            site.ledger,
+            site.bound,
+            store,
+            site.mailbox,
+            self.clock,
+            self.entropy,
+            self.checkpoint,
+            self._show,
+        )
+        stored = store.outbox()
+        h0 = Upload.decode(stored).header.h0 if stored is not None else None
+        for entry in site.ledger.recover(self.node.machine.used or None, h0, now):
+            log.warning("the last run ended in the middle of a slot: %s", entry.kind)
+        site.state.put(site.anchor_item())
+        policy = site.policy
+        budget = policy.limits().budget
+        self._file = StatusFile(site.folder / NAME)
+        self._status = SiteStatus(
+            site.name,
+            site.config.federation,
+            Process.present(now),
+            roster=site.party.roster.version,
+            policy=policy.version,
+            policy_expires=policy.expires_at,
+            since=now,
+            epsilon_total=None if budget is None else budget.epsilon,
+        )
+        self._show("")
+
+    def serve(self, stop: Callable[[], bool], idle_ms: int | None = None) -> None:
+        """Answer until ``stop()``, or until nothing has come for ``idle_ms``.
+
+        Raises:
+            StorageError: the disk does not take what must be durable; nothing was sent that is not recorded.
+        """
+        self._greet()
+        idle_since, pause = time.monotonic(), 0.05
+        while not stop():
+            began = time.monotonic()
+            try:
+                worked = self.node.serve(WAIT_MS)
+                pause = 0.05
+            except WireError as error:
+                log.warning("the wire cannot be used: %s; trying again", error)
+                self._update(error=str(error), stage=Stage.WAITING, waits_for="the wire")
+                worked, pause = 0, min(2 * pause, LONGEST_PAUSE)
+                time.sleep(pause)
+            if self.node.rolled_back is not None:
+                self._alarm(self.node.rolled_back.head)
+                return
+            now = time.monotonic()
+            if worked:
+                idle_since = now
+                self._show("")
+            else:
+                self._file.flush()
+                if now - began < 0.02:  # something lies there that cannot be answered yet
+                    time.sleep(0.02)
+            if idle_ms is not None and (now - idle_since) * 1000 > idle_ms:
+                log.info("nothing has come for %d s; this site stops", idle_ms // 1000)
+                return
+
+    def end(self, error: str = "") -> None:
+        """Show how the process ended."""
+        stage = Stage.FAILED if error else Stage.DONE
+        self._update(stage=stage, error=error, waits_for="", force=True)
+
+    def _greet(self) -> None:
+        try:
+            self.node.hello()
+        except WireError as error:
+            log.warning("the coordinator was not told that this site is up: %s", error)
+
+    def _alarm(self, head: Record) -> None:
+        self.site.state.put({ALARM: head.encode()})
+        self._update(alarm=str(self.node.rolled_back), stage=Stage.FAILED, force=True)
+        raise Misuse(f"{self.node.rolled_back}: privfl site acknowledge {self.site.folder}")
+
+    def _show(self, doing: str) -> None:
+        """Bring the status file up to date; ``doing`` is the kind of request in hand, empty when it is done."""
+        node, at = self.node if hasattr(self, "node") else None, self.clock.now()
+        if node is None or not hasattr(self, "_status"):
+            return
+        epoch, round_, attempt = node.at
+        stage, waits = _stage(doing, node)
+        budget, spent = self.site.ledger.limits, self.site.ledger.spent()
+        epsilon = None
+        if budget is not None and budget.budget is not None and spent is not None:
+            epsilon = epsilon_of_cost(spent, budget.budget.delta) if spent.mu2 or spent.delta else 0.0
+        self._update(
+            epoch=epoch or None,
+            round=round_ or None,
+            attempt=attempt,
+            stage=stage,
+            waits_for=waits,
+            since=at if stage != self._status.stage else self._status.since,
+            active=at,
+            uploads=node.uploads,
+            bytes_sent=node.bytes_sent,
+            refusals=node.refused,
+            refusal=node.refusals[-1] if node.refusals else "",
+            epsilon=epsilon,
+            error="",
+        )
+
+    def _update(self, *, force: bool = False, **fields: object) -> None:
+        self._status = replace(self._status, **fields)  # type: ignore[arg-type]
+        self._file.write(self._status, force=force)
+
+
+def _stage(doing: str, node: SiteNode) -> tuple[Stage, str]:
+    if doing in ("open-epoch", "adverts", "contributions", "record"):
+        return Stage.EPOCH, ""
+    if doing == "announce":
+        return Stage.COMPUTING, ""
+    if doing.startswith("ask-"):
+        return Stage.VOTING, ""
+    return (Stage.UPLOADED if node.uploads else Stage.WAITING), "the coordinator's next request"
+
+
+def run_site(
+    folder: Path,
+    passphrase: str,
+    *,
+    stop: Callable[[], bool],
+    idle_ms: int | None = None,
+    clock: Clock | None = None,
+    entropy: Entropy = SYSTEM,
+    checkpoint: Callable[[str, int], None] = lambda name, round_: None,
+) -> int:
+    """Open a site's folder and serve; returns how many uploads were made.
+
+    Args:
+        stop: asked between messages. idle_ms: stop by itself when nothing has come for so long.
+
+    Raises:
+        PrivflError: what :meth:`privfl.homes.site.SiteHome.open` raises, StorageError while it runs, Misuse for
+            a store that was found to be an older copy.
+    """
+    clock = clock or SystemClock()
+    with SiteHome.open(folder, passphrase, clock.now()) as site:
+        process = SiteProcess(site, clock, entropy, checkpoint)
+        try:
+            with where(epoch=process.node.machine.epoch):
+                log.info("site %s is up: policy version %d", site.name, site.policy.version)
+            process.serve(stop, idle_ms)
+        except BaseException as error:
+            process.end(str(error) if isinstance(error, Misuse) else type(error).__name__)
+            raise
+        process.end()
+        return process.node.uploads
+
+
+def acknowledge_rollback(folder: Path, passphrase: str, now: int, why: str, *, entropy: Entropy = SYSTEM) -> bytes:
+    """After people have settled what an older copy of the store lost: know its head from now on, leave the epoch.
+
+    Leaves a note in the ledger. Returns the 32-byte hash of the header that the store did not know.
+
+    Raises:
+        Misuse: there is nothing to acknowledge.
+    """
+    with SiteHome.open(folder, passphrase, now, data=False) as site:
+        alarm = site.state.get(ALARM)
+        if alarm is None:
+            raise Misuse(f"there is no alarm in {folder}; nothing needs to be acknowledged")
+        head = SeenHead.decode(alarm)
+        store = DurableSiteStore(site.state, site.folder / "outbox", site.anchor_item)
+        node = SiteNode(
+            site.party,
+            PolicyTerms(site.policy),
+            site.ledger,
+            None,
+            store,
+            site.mailbox,
+            SystemClock(),
+            entropy,
+        )
+        node.machine.acknowledge(head)
+        site.ledger.note(f"the store was an older copy; header {head.header.hex()[:16]} acknowledged: {why}", now)
+        site.state.put({ALARM: None, **site.anchor_item(), "machine": node.machine.dump()})
+        site.state.rotate()
+        return head.header
