@@ -1,29 +1,26 @@
 """The site's own ledger: charges are durable here before anything is computed, and stay.
 
-One file per site and population. Several processes of the site may hold it open: every change is one
-exclusive transaction that first reads and verifies what the others entered. Nothing is entered that
+One file per site and population; several processes of the site may hold it open. Nothing is entered that
 would not verify, and :meth:`Ledger.reserve` returns only after the entry is on the disk.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from privfl_keys import SigningKey
 
 from privfl.budget.charge import Charge, Purpose
-from privfl.budget.ledger_book import Book
+from privfl.budget.ledger_chain import Chain
 from privfl.budget.ledger_entries import FORMAT, NO_HASH, Anchor, Entry, Kind, Opening, Sealed, Stated, cost_rows
-from privfl.budget.ledger_file import append, begin, connect, create_file, guarded, identity, rows_from
+from privfl.budget.ledger_file import create_file
 from privfl.budget.limits import Limits
 from privfl.dp import Cost, Unit
-from privfl.errors import Misuse, PrivflError, Refused, Unverified
+from privfl.errors import Misuse, Refused
 
 __all__ = ["Ledger"]
 
@@ -31,11 +28,14 @@ __all__ = ["Ledger"]
 class Ledger:
     """An account in a file; fulfils :class:`~privfl.budget.Account` once :meth:`use` has named the limits."""
 
-    def __init__(self, path: Path, key: SigningKey, connection: sqlite3.Connection) -> None:
+    def __init__(self, chain: Chain) -> None:
         """Internal; use :meth:`create` or :meth:`open`."""
-        self.path, self._key, self._connection = path, key, connection
-        self._file, self._process = identity(path), os.getpid()
-        self._book: Book | None = None  # None: what is known may be half done; read the file again
+        self._chain = chain
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self._chain.path
 
     @classmethod
     def create(
@@ -69,51 +69,49 @@ class Ledger:
             Unverified: it does not verify; the message names the first bad entry.
             Refused: another process keeps it locked.
         """
-        target = Path(path)
-        with guarded(target):
-            ledger = cls(target, key, connect(target, write=True))
-            try:
-                with ledger._transaction() as book:
-                    if anchor is not None:
-                        book.remembers(anchor)
-            except BaseException:
-                ledger.close()
-                raise
-        return ledger
+        chain = Chain(Path(path), key)
+        try:
+            with chain.transaction() as book:
+                if anchor is not None:
+                    book.remembers(anchor)
+        except BaseException:
+            chain.close()
+            raise
+        return cls(chain)
 
     @property
     def head(self) -> bytes:
         """Hash of the last entry that this process knows."""
-        return self._known.head
+        return self._chain.known.head
 
     @property
     def anchor(self) -> Anchor:
         """The same with its number, for others to remember."""
-        return self._known.anchor
+        return self._chain.known.anchor
 
     @property
     def opening(self) -> Opening:
         """Site, federation and population."""
-        return self._known.opening
+        return self._chain.known.opening
 
     @property
     def policy(self) -> tuple[int, bytes] | None:
         """Version and hash of the policy in force, None before the first."""
-        book = self._known
+        book = self._chain.known
         return None if book.stated is None else (book.stated.version, book.policy)
 
     @property
     def limits(self) -> Limits | None:
         """Limits in force, None before the first policy."""
-        return self._known.limits
+        return self._chain.known.limits
 
     def entries(self) -> Sequence[Entry]:
         """Everything entered, in order."""
-        return tuple(self._known.entries)
+        return tuple(self._chain.known.entries)
 
     def open_reservations(self) -> tuple[bytes, ...]:
         """References that are reserved and not yet settled, burnt or refunded."""
-        return tuple(self._known.open())
+        return tuple(self._chain.known.open())
 
     def spent(
         self,
@@ -127,7 +125,7 @@ class Ledger:
 
         For life; with ``now``, in the policy's window that ends then. None: no finite cost in that unit.
         """
-        return self._known.spent(unit, purpose=purpose, analyst=analyst, now=now)
+        return self._chain.known.spent(unit, purpose=purpose, analyst=analyst, now=now)
 
     def use(self, policy_hash: bytes, version: int, limits: Limits, now: int) -> None:
         """Put a policy's limits in force; nothing is entered if they are already. What was spent stays spent.
@@ -139,7 +137,7 @@ class Ledger:
         if len(policy_hash) != 32 or policy_hash == NO_HASH:
             raise Misuse("the hash of a policy has 32 bytes")
         stated = Stated.of(version, limits)
-        with self._transaction(now) as book:
+        with self._chain.transaction(now) as book:
             if (book.stated, book.policy) == (stated, policy_hash):
                 return
             held = book.stated
@@ -151,7 +149,7 @@ class Ledger:
                     f"{'older' if version < held.version else 'another of the same version'}; "
                     "ask the compliance officer for one with a higher version"
                 )
-            self._enter(book, Kind.POLICY, now, policy=policy_hash, detail=stated.encode())
+            self._chain.enter(book, Kind.POLICY, now, policy=policy_hash, detail=stated.encode())
 
     def reserve(self, charge: Charge, now: int) -> bytes:
         """See :class:`~privfl.budget.Account`; durable when it returns.
@@ -164,14 +162,14 @@ class Ledger:
         """
         if len(charge.reference) != 32:
             raise Misuse("a charge is for a slot, by the 32 bytes of its H0")
-        with self._transaction(now) as book:
+        with self._chain.transaction(now) as book:
             if book.live(charge.reference):
                 return book.head
             if book.limits is None:
                 raise Refused("no policy is in force in this ledger; sign one and load it, then ask again")
             if charge.policy not in (book.policy, NO_HASH):
                 raise Refused("this was permitted by another policy than the one in force; ask again under that one")
-            self._enter(
+            self._chain.enter(
                 book,
                 Kind.RESERVE,
                 now,
@@ -198,8 +196,8 @@ class Ledger:
 
     def note(self, text: str, now: int, reference: bytes = b"") -> None:
         """Leave words for later readers, about a slot where ``reference`` names one."""
-        with self._transaction() as book:
-            self._enter(book, Kind.NOTE, now, reference=reference, what=text)
+        with self._chain.transaction() as book:
+            self._chain.enter(book, Kind.NOTE, now, reference=reference, what=text)
 
     def recover(self, accepted: bytes | None, stored: bytes | None, now: int) -> list[Entry]:
         """Close what a crash left open, and return the entries that did; called once after a start.
@@ -209,7 +207,7 @@ class Ledger:
             stored: the H0 of its durable outbox; what it names was computed and is settled.
                 A reservation that is only accepted is burnt; one that is neither was never used and is refunded.
         """
-        with self._transaction() as book:
+        with self._chain.transaction() as book:
             done = []
             for reference in tuple(book.open()):
                 if reference == stored:
@@ -218,12 +216,12 @@ class Ledger:
                     kind, because = Kind.BURN, "accepted and not stored before a restart"
                 else:
                     kind, because = Kind.REFUND, "never used before a restart"
-                done.append(self._enter(book, kind, now, reference=reference, what=because))
+                done.append(self._chain.enter(book, kind, now, reference=reference, what=because))
         return done
 
     def close(self) -> None:
         """Close the file; nothing is left to be written."""
-        self._connection.close()
+        self._chain.close()
 
     def __enter__(self) -> Self:
         return self
@@ -234,72 +232,12 @@ class Ledger:
     def __repr__(self) -> str:
         return f"Ledger({str(self.path)!r})"
 
-    @property
-    def _known(self) -> Book:
-        if self._book is None:
-            with self._transaction() as book:
-                return book
-        return self._book
-
     def _close_one(self, kind: Kind, reference: bytes, now: int, because: str = "") -> None:
-        with self._transaction() as book:
+        with self._chain.transaction() as book:
             state = book.states.get(reference)
             if state is kind or (kind is Kind.BURN and state is Kind.SETTLE):
                 return
             if state is not Kind.RESERVE:
                 was = "nothing is reserved under this reference" if state is None else f"this reference has a {state}"
                 raise Misuse(f"{was}; a {kind} closes an open reservation")
-            self._enter(book, kind, now, reference=reference, what=because)
-
-    def _enter(self, book: Book, kind: Kind, now: int, *, policy: bytes | None = None, **fields: Any) -> Entry:
-        """Check, sign, insert and take in one entry; the transaction that is under way makes it durable."""
-        time = book.moment(now, strict=False)
-        entry = Entry(book.seq + 1, book.head, time, kind.value, policy=policy or book.policy, **fields)
-        sealed = Sealed.of(entry, self._key)
-        book.check(entry, sealed)
-        append(self._connection, entry.seq, sealed)
-        book.take(entry, sealed)
-        return entry
-
-    @contextlib.contextmanager
-    def _transaction(self, now: int | None = None) -> Iterator[Book]:
-        """The file for this process alone, and the book of all that is in it; commits at the end, or changes nothing.
-
-        Where ``now`` is given, a clock that is behind the ledger is refused.
-        """
-        if os.getpid() != self._process:
-            raise Misuse("a ledger is not taken along into a forked process; open it there")
-        with guarded(self.path):
-            if identity(self.path) != self._file:
-                raise Unverified(f"{self.path} was swapped for another file while this site runs; restart the site")
-            try:
-                begin(self._connection, write=True)
-                known, self._book = self._book, None  # until the end, what is in memory may be half done
-                book = self._caught_up(known)
-                before = book.seq
-                try:
-                    if now is not None:
-                        book.moment(now, strict=True)
-                    yield book
-                except PrivflError:
-                    self._book = book if book.seq == before else None
-                    raise
-                self._connection.execute("COMMIT")
-                self._book = book
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-
-    def _caught_up(self, book: Book | None) -> Book:
-        """Take in what other processes entered since."""
-        if book is None:
-            return Book.read(rows_from(self._connection, 0), self._key.verify_key)
-        rows = rows_from(self._connection, book.seq)
-        if not rows or rows[0] != (book.seq, book.seals[-1]):
-            raise Unverified(
-                f"{book.entries[-1].title}: it was in the ledger a moment ago and is gone or altered; stop the site "
-                "and put the latest file back"
-            )
-        for seq, sealed in rows[1:]:
-            book.follow(seq, sealed)
-        return book
+            self._chain.enter(book, kind, now, reference=reference, what=because)

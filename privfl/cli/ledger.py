@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from privfl.cli import ledger_show
 from privfl.errors import Malformed, Misuse, Unverified
 
 if TYPE_CHECKING:
     from privfl_keys import VerifyKey
 
-    from privfl.budget import Anchor, Book, Entry, LedgerReport
+    from privfl.budget import Anchor, LedgerReport
     from privfl.secagg import Transcript
 
 __all__ = ["app"]
@@ -50,10 +47,10 @@ def show(
             raise Misuse(f"{target} holds {len(found)} ledgers and a plot shows one; name the file")
         _write(plot, picture(found[0][1], plot.suffix.lstrip(".").lower()), force)
     if as_json:
-        typer.echo(json.dumps({"ledgers": [_shown_json(path, book, last) for path, book in found]}))
+        typer.echo(json.dumps({"ledgers": [ledger_show.shown_json(path, book, last) for path, book in found]}))
         return
     for path, book in found:
-        _show(path, book, last)
+        ledger_show.show(path, book, last)
 
 
 @app.command(epilog="Example: privfl ledger verify north --transcripts north/transcripts")
@@ -85,9 +82,9 @@ def verify(
         files = [{"file": str(path), **report.summary(), "matched": matched} for path, report, matched in done]
         typer.echo(json.dumps({"verified": len(done), "files": files}))
         return
-    _show_verified(done, bool(rounds))
+    ledger_show.show_verified(done, bool(rounds))
     if known is None:
-        _ask_to_compare([report for _, report, _ in done])
+        ledger_show.ask_to_compare([report for _, report, _ in done])
 
 
 @app.command(epilog="Example: privfl ledger export north --out north-ledger.json")
@@ -192,162 +189,3 @@ def _transcripts(given: list[Path]) -> list[tuple[str, Transcript]]:
             except Malformed as error:
                 raise Unverified(f"{path} is not a whole transcript ({error}); fetch it again") from None
     return found
-
-
-def _show(path: Path, book: Book, last: int) -> None:
-    from privfl.budget import text_plot  # noqa: PLC0415
-    from privfl.budget.ledger_entries import moment  # noqa: PLC0415
-
-    console, opening = Console(), book.opening
-    title = (
-        f"Ledger of {_plain(opening.population)} in {_plain(opening.federation)}, site {book.key.site_id.hex()[:16]}"
-    )
-    console.print(Text(f"{title}\n{path}: {len(book.entries)} entries, verified. Head {book.head.hex()[:16]}."))
-    table = Table()
-    for heading in ("#", "time", "kind", "for", "what", "mu^2", "delta'", "epsilon so far"):
-        table.add_column(heading, justify="right" if heading in ("#", "mu^2", "delta'", "epsilon so far") else "left")
-    entries = book.entries[-last:] if last else book.entries
-    so_far = _epsilons(book, entries)
-    for entry in entries:
-        who = ", ".join(_plain(word) for word in (entry.purpose, entry.analyst) if word)
-        mu2, delta = _cost_words(book, entry)
-        words = (str(entry.seq), moment(entry.time)[:19], entry.kind, who, _words(entry), mu2, delta)
-        table.add_row(*(Text(word) for word in (*words, _number(so_far.get(entry.seq)))))
-    console.print(table)
-    _show_totals(console, book)
-    console.print(Text(f"\nEpsilon over time (* spent, - budget)\n{text_plot(book)}"))
-
-
-def _show_totals(console: Console, book: Book) -> None:
-    from privfl.budget import Purpose  # noqa: PLC0415
-
-    limits = book.limits
-    if limits is None or limits.budget is None:
-        words = (
-            "No policy is in force." if limits is None else "The policy in force has no budget: nothing is protected."
-        )
-        console.print(words, markup=False)
-        return
-    table = Table(title=f"\nSpent per {limits.unit}, for life", title_justify="left")
-    for heading in ("on", "mu^2", f"epsilon at delta {limits.budget.delta:g}"):
-        table.add_column(heading, justify="left" if heading == "on" else "right")
-    rows: list[tuple[str, Any]] = [(purpose.value, book.spent(purpose=purpose)) for purpose in Purpose]
-    rows += [(f"analyst {_plain(name)}", book.spent(analyst=name)) for name in book.tally.life.analysts() if name]
-    for name, cost in [*rows, ("everything", book.spent())]:
-        mu2 = "no finite cost" if cost is None else f"{float(cost.mu2):.4g}"
-        table.add_row(Text(name), mu2, _number(_epsilon(book, cost)))
-    console.print(table)
-    words = f"Budget: epsilon {limits.budget.epsilon:g}, mu^2 {float(limits.budget.mu2):.4g}"
-    if limits.window_ms is not None and limits.lifetime is not None:
-        recent = _epsilon(book, book.spent(now=_now()))
-        words += (
-            f" in any {limits.window_ms / 86_400_000:.4g} days (spent in the last: epsilon {_number(recent)}); "
-            f"for life epsilon {limits.lifetime.epsilon:g}"
-        )
-    console.print(words + ".", markup=False, highlight=False)
-
-
-def _now() -> int:
-    from privfl.clock import SystemClock  # noqa: PLC0415
-
-    return SystemClock().now()
-
-
-def _shown_json(path: Path, book: Book, last: int) -> dict[str, Any]:
-    from privfl.budget import LedgerReport  # noqa: PLC0415
-
-    limits = book.limits
-    budget = limits.budget if limits else None
-    entries = book.entries[-last:] if last else book.entries
-    so_far = _epsilons(book, entries)
-    return {
-        "file": str(path),
-        **LedgerReport(book).summary(),
-        "epsilon": _finite(_epsilon(book, book.spent())),
-        "delta": budget.delta if budget else None,
-        "budget_epsilon": budget.epsilon if budget else None,
-        "ledger": [
-            {
-                "seq": entry.seq,
-                "time": entry.time,
-                "kind": entry.kind,
-                "purpose": entry.purpose or None,
-                "analyst": entry.analyst or None,
-                "what": _words(entry),
-                "reference": entry.reference.hex() or None,
-                "costs": {unit: [mu2, delta] for unit, mu2, delta in entry.costs},
-                "epsilon": _finite(so_far.get(entry.seq)),
-            }
-            for entry in entries
-        ],
-    }
-
-
-def _epsilons(book: Book, entries: list[Entry]) -> dict[int, float]:
-    """ε after each of these entries, where it changed; in the window, if there is one."""
-    from privfl.budget import epsilon_at, history  # noqa: PLC0415
-
-    first = entries[0].seq if entries else 0
-    budget = book.limits.budget if book.limits else None
-    if budget is None:
-        return {}
-    return {point.seq: epsilon_at(point.spent, budget.delta) for point in history(book) if point.seq >= first}
-
-
-def _epsilon(book: Book, cost: Any) -> float | None:
-    from privfl.budget import epsilon_at  # noqa: PLC0415
-
-    budget = book.limits.budget if book.limits else None
-    return None if budget is None else epsilon_at(cost, budget.delta)
-
-
-def _cost_words(book: Book, entry: Entry) -> tuple[str, str]:
-    unit = str(book.limits.unit) if book.limits else "record"
-    for name, mu2, delta in entry.costs:
-        if name == unit:
-            return f"{float(mu2):.4g}", f"{float(delta):.3g}"
-    return ("none", "") if entry.kind == "reserve" else ("", "")
-
-
-def _words(entry: Entry) -> str:
-    from privfl.budget.ledger_entries import Opening, Stated  # noqa: PLC0415
-
-    if entry.kind == "policy":
-        stated = Stated.decode(entry.detail)
-        numbers = f"epsilon {stated.budget[0]}, delta {stated.budget[1]}" if stated.budget else "no budget"
-        return f"version {stated.version}, {entry.policy.hex()[:16]}: {numbers} per {stated.unit}"
-    if entry.kind == "open":
-        return _plain(Opening.decode(entry.detail).population)
-    return _plain(entry.what)
-
-
-def _plain(text: str) -> str:
-    """Words from a file, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}" if value < math.inf else "no limit"
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or value == math.inf else value
-
-
-def _show_verified(done: list[tuple[Path, LedgerReport, int]], matched: bool) -> None:
-    table = Table(title=f"{len(done)} ledger(s) verified", title_justify="left")
-    for heading in ("file", "population", "entries", "head", "open", *(["uploads charged"] if matched else [])):
-        table.add_column(heading)
-    for path, report, count in done:
-        facts = report.summary()
-        words = [str(path), _plain(facts["population"]), str(facts["entries"]), facts["head"][:16], str(facts["open"])]
-        table.add_row(*(Text(word) for word in (*words, *([str(count)] if matched else []))))
-    Console().print(table)
-
-
-def _ask_to_compare(reports: list[LedgerReport]) -> None:
-    from privfl_keys import fingerprint  # noqa: PLC0415
-
-    typer.echo("The key came from the ledger itself. Compare its fingerprint with the roster's:", err=True)
-    for words in sorted({fingerprint(report.book.key) for report in reports}):
-        typer.echo(f"  {words}", err=True)
