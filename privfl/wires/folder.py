@@ -29,7 +29,7 @@ from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse, WireError
 from privfl.wires.envelope import MAX_ENVELOPE
 from privfl.wires.folder_bodies import Bodies
-from privfl.wires.folder_files import Tree, exists, read_regular, wire_failure
+from privfl.wires.folder_files import Tree, exists, listed, read_regular, wire_failure
 
 __all__ = ["FolderMailbox", "FolderWire"]
 
@@ -52,7 +52,7 @@ class FolderWire:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, entropy: Entropy = SYSTEM) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.tree = Tree(self.path, entropy)
         self.bodies = Bodies(self.tree)
         _check_marker(self.path)
@@ -158,6 +158,8 @@ class FolderMailbox:
 
     def send(self, recipient: bytes, data: bytes) -> None:
         """See the contract; the message is durable when this returns."""
+        if len(data) > MAX_ENVELOPE:
+            raise WireError(f"a message of {len(data)} bytes is longer than any envelope; send it as a body")
         tree = self._wire.tree
         with wire_failure(self._wire.path), tree.spooled([data]) as name:
             tree.move(name, name, "boxes", box_name(recipient), "new")
@@ -209,11 +211,7 @@ class FolderMailbox:
             return [], error
 
     def _read(self, folder: int, now: float) -> list[FolderDelivery]:
-        with os.scandir(folder) as entries:
-            names = [entry.name for _, entry in zip(range(LISTING), entries, strict=False)]
-        if not names:
-            self._shown.clear()
-            return []
+        names = listed(folder, LISTING)
         self._shown = {name: self._shown[name] for name in names if name in self._shown}
         due = [name for name in names if name not in self._shown or self._shown[name][0] <= now]
         found = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import time
@@ -17,7 +18,17 @@ from pathlib import Path
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import WireError
 
-__all__ = ["CHUNK", "NO_LINKS", "Tree", "exists", "open_regular", "read_regular", "sync_folder", "wire_failure"]
+__all__ = [
+    "CHUNK",
+    "NO_LINKS",
+    "Tree",
+    "exists",
+    "listed",
+    "open_regular",
+    "read_regular",
+    "sync_folder",
+    "wire_failure",
+]
 
 CHUNK = 1 << 20
 LEFTOVER_S = 24 * 3600  # no writer that lives leaves a temporary file untouched for a day
@@ -72,6 +83,15 @@ def open_regular(folder: int, name: str) -> int | None:
         return descriptor
     os.close(descriptor)  # it was changed just now
     return None
+
+
+def listed(folder: int, limit: int) -> list[str]:
+    """At most ``limit`` names in the open ``folder``; without those that begin with a dot.
+
+    Programs that copy or synchronise folders name so what they have not finished.
+    """
+    with os.scandir(folder) as entries:
+        return list(itertools.islice((entry.name for entry in entries if not entry.name.startswith(".")), limit))
 
 
 def sync_folder(folder: int) -> None:

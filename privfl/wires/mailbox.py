@@ -21,7 +21,11 @@ class Delivery(Protocol):
         ...
 
     def acknowledge(self) -> None:
-        """Say that the message's effect is durable; it is not delivered again."""
+        """Say that the message's effect is durable; it is not delivered again.
+
+        Raises:
+            WireError: the wire does not take it; the message comes again.
+        """
         ...
 
 
@@ -33,7 +37,11 @@ class Mailbox(Protocol):
         ...
 
     def receive(self, wait_ms: int) -> Sequence[Delivery]:
-        """Return what has arrived, waiting up to ``wait_ms`` if nothing has; an empty list means nothing came."""
+        """Return what has arrived, waiting up to ``wait_ms`` if nothing has; an empty list means nothing came.
+
+        Raises:
+            WireError: the box cannot be read now; try again later.
+        """
         ...
 
     def put_body(self, sha256: bytes, data: bytes | memoryview) -> None:

@@ -18,13 +18,14 @@ from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Malformed, Misuse, Theirs, WireError
 from privfl.wires.envelope import MAX_ENVELOPE, BodyRef, Envelope
 from privfl.wires.folder import FolderWire, box_name
-from privfl.wires.folder_files import CHUNK, exists, read_regular, wire_failure
+from privfl.wires.folder_files import CHUNK, exists, listed, read_regular, wire_failure
 from privfl.wires.folder_survey import box_names, read_here
 from privfl.wires.parcel_files import land, new_file, opened
 from privfl.wires.parcel_format import MAX_MESSAGES, ParcelHead, ParcelReader, ParcelWriter
 
 __all__ = ["Packed", "Unpacked", "pack", "unpack"]
 
+MAX_LISTED = 1_000_000
 PACKED_DAYS = 30  # how long messages that left in a parcel are kept to be packed again
 
 
@@ -177,7 +178,7 @@ def _fill(
 def _listed(wire: FolderWire, box: str, folder: str) -> list[str]:
     try:
         with wire.tree.inside("boxes", box, folder) as descriptor:
-            return sorted(os.listdir(descriptor))
+            return sorted(listed(descriptor, MAX_LISTED))
     except OSError:
         return []
 

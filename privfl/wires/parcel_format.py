@@ -67,7 +67,7 @@ class ParcelWriter:
 
     def __init__(self, stream: BufferedRandom, head: ParcelHead) -> None:
         self._stream, self._digest = stream, hashlib.sha256()
-        self.messages, self._bodies = 0, set[bytes]()
+        self.messages, self._bodies, self._unsound = 0, set[bytes](), set[BodyRef]()
         self._raw(MAGIC)
         self._record(head)
 
@@ -84,7 +84,8 @@ class ParcelWriter:
         at, digest, new = self._stream.tell(), self._digest.copy(), set[bytes]()
         for ref in refs:
             if ref.sha256 not in self._bodies | new:
-                if not self._body(ref, chunks):
+                if ref in self._unsound or not self._body(ref, chunks):
+                    self._unsound.add(ref)  # not read again for every message that names it
                     self._stream.seek(at)
                     self._stream.truncate()
                     self._digest = digest

@@ -139,11 +139,14 @@ def test_what_cannot_be_delivered_is_not_packed(near: FolderWire, far: FolderWir
     false, cut = BodyRef.of(b"false"), BodyRef.of(b"cut")
     mailbox.put_body(false.sha256, b"FALSE")
     mailbox.put_body(cut.sha256, b"cu")
-    bad = [b"junk", bytes(MAX_ENVELOPE + 1), message(NORTH)]
+    bad = [b"junk", message(NORTH)]
     bad += [message(SOUTH, b"shared", body) for body in (b"missing", b"false", b"cut")]
     for data in bad:
         mailbox.send(SOUTH, data)
-    os.mkfifo(near.path / "boxes" / SOUTH.hex() / "new" / "pipe")
+    box = near.path / "boxes" / SOUTH.hex() / "new"
+    (box / "long").write_bytes(bytes(MAX_ENVELOPE + 1))
+    (box / ".copying").write_bytes(good[:-1])
+    os.mkfifo(box / "pipe")
     done = pack(near, tmp_path / "parcel")
     assert (done.messages, done.bodies, done.left) == (1, 1, 7)
     assert unpack(tmp_path / "parcel", far) == Unpacked(1, 1, False)
