@@ -15,6 +15,7 @@ from typing import Self
 from privfl_keys import SigningKey
 
 from privfl.budget.charge import Charge, Purpose
+from privfl.budget.ledger_book import Book
 from privfl.budget.ledger_chain import Chain
 from privfl.budget.ledger_entries import FORMAT, NO_HASH, Anchor, Entry, Kind, Opening, Sealed, Stated, cost_rows
 from privfl.budget.ledger_file import create_file

@@ -70,6 +70,8 @@ def guarded(path: Path) -> Iterator[None]:
 
 
 def _in_words(path: Path, error: sqlite3.Error) -> PrivflError:
+    if isinstance(error, sqlite3.ProgrammingError):
+        return Misuse(f"{path} is closed, or was opened in another thread ({error}); open it where it is used")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Refused(
