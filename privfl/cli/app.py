@@ -13,7 +13,20 @@ import typer
 from rich.console import Console
 
 import privfl
-from privfl.cli import authority, coordinator, demo, doctor, ledger, officer, policy, site, transcript, wire
+from privfl.cli import (
+    authority,
+    coordinator,
+    demo,
+    doctor,
+    ledger,
+    officer,
+    policy,
+    serve,
+    site,
+    train,
+    transcript,
+    wire,
+)
 from privfl.errors import PrivflError
 
 __all__ = ["app", "run"]
@@ -31,9 +44,13 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(authority.app, name="authority")
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(ledger.app, name="ledger")
+app.command("mandate")(train.sign_mandate)
 officer.add_to(policy.app)
+serve.add_to_site(site.app)
+serve.add_to_coordinator(coordinator.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(site.app, name="site")
+app.command("train")(train.train)
 app.add_typer(transcript.app, name="transcript")
 app.add_typer(wire.app, name="wire")
 

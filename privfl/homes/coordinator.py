@@ -29,7 +29,8 @@ class OpenCoordinator:
 
     Attributes:
         folder, config, name: of the coordinator. identity: its name and key. party: key and roster for the protocol.
-        chain: every roster that was handed to it, oldest first. signed_roster, policy, signed_policy: in force.
+        authority: that is pinned. chain: every roster that was handed to it, oldest first.
+        signed_roster, policy, signed_policy: in force.
         state: sealed, locked to this process. mailbox: its end of the wire.
     """
 
@@ -47,6 +48,7 @@ class OpenCoordinator:
         self.folder, self.config, self.identity, self.name = folder, config, identity, config.name
         self.party = Party(identity.key, membership.roster)
         self.chain, self.signed_roster = chain, membership.signed_roster
+        self.authority = membership.authority
         self.policy: Policy = membership.policy
         self.signed_policy: SignedPolicy = membership.signed_policy
         self.wire, self.state, self.mailbox = config.wire, state, mailbox
@@ -88,7 +90,10 @@ class CoordinatorHome:
         """
         known = check_founder(folder, CoordinatorConfig, federation, name)
         where = parse_wire(wire)
-        with found(folder, name, passphrase, entropy=entropy, cost=cost) as (store, identity):
+        with found(folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost) as (
+            store,
+            identity,
+        ):
             found_state(folder, store, identity, finished=known is not None, entropy=entropy)
             make_wire(where)
             write_request(folder, identity, federation, "coordinator", now)

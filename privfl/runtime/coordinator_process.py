@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from privfl_keys import Roster
 
+from privfl.budget import Policy
 from privfl.clock import Clock, SystemClock
 from privfl.codec import Record
 from privfl.dp import Release
@@ -17,7 +19,7 @@ from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse, PrivflError, RoundAborted, StorageError, WireError
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.homes.files import write_file
-from privfl.learn import Task
+from privfl.learn import Schema, Task
 from privfl.runtime.alive import Process
 from privfl.runtime.coordinator import CoordinatorNode, FolderShelf, RoundResult
 from privfl.runtime.fit import Fit, transcript_name
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from privfl.runtime.progress import TrainingProgress
 
-__all__ = ["CoordinatorProcess", "Pace", "compile_task", "run_coordinator"]
+__all__ = ["CoordinatorProcess", "Pace", "compile_task", "run_coordinator", "summary_of"]
 
 log = logging.getLogger("privfl.coordinator")
 PAST = "past"
@@ -64,19 +66,19 @@ class Past(Record):
         return [(Release.decode(data) if data else None, uploads) for data, uploads in self.runs]
 
 
-def compile_task(asked: TaskFile, job: Job, roster: Roster, policy_least: int) -> tuple[Task, bool, int]:
-    """Fix every public number of a job: the task, whether it runs in complete mode, and the least survivors.
+def compile_task(asked: TaskFile, schema: Schema, roster: Roster, policy: Policy) -> tuple[Task, bool, int]:
+    """Fix every public number of a task: the task, whether it runs in complete mode, and the least survivors.
 
     Raises:
         Misuse, Refused, DataError, BudgetExceeded: the task cannot be run so; nothing was asked of any site.
     """
     sites = len(roster.site_ids)
     complete = asked.mode == "complete" or (asked.mode == "auto" and sites == 3)
-    least = sites if complete else max(asked.min_survivors or roster.default_min_survivors, policy_least)
+    least = sites if complete else max(asked.min_survivors or roster.default_min_survivors, policy.min_survivors)
     if not roster.corrupt_bound + 2 <= least <= sites:
         raise Misuse(f"min_survivors {least} is outside [{roster.corrupt_bound + 2}, {sites}] for this roster")
     task = asked.spec().compile(
-        job.schema,
+        schema,
         epsilon=asked.epsilon,
         delta=asked.delta,
         rounds=asked.rounds,
@@ -160,6 +162,7 @@ class CoordinatorProcess:
         try:
             fit = self._trained(job, bar)
             fit.save(job.result)
+            write_file(job.result / "summary.json", json.dumps(summary_of(job.task.name, fit), indent=2).encode())
         except StorageError:
             raise
         except PrivflError as error:
@@ -176,8 +179,7 @@ class CoordinatorProcess:
 
     def _trained(self, job: Job, bar: TrainingProgress | None) -> Fit:
         home, asked = self.home, job.task
-        least_by_policy = home.policy.min_survivors
-        task, complete, least = compile_task(asked, job, home.party.roster, least_by_policy)
+        task, complete, least = compile_task(asked, job.schema, home.party.roster, home.policy)
         setting = Setting(home.policy.hash, complete, least, min(asked.attempts, home.policy.attempts_per_round))
         setting = replace(setting, mandate=job.mandate)
         self._status = replace(self._status, job=job.id, name=asked.name, rounds=asked.rounds, error="", aborted="")
@@ -270,6 +272,25 @@ class CoordinatorProcess:
     def _update(self, *, force: bool = False, **fields: object) -> None:
         self._status = replace(self._status, **fields)  # type: ignore[arg-type]
         self._file.write(self._status, force=force)
+
+
+def summary_of(name: str, fit: Fit) -> dict[str, object]:
+    """A run in a few public figures."""
+    score = fit.history.smoothed()
+    held = None if fit.held_out.empty else float(fit.held_out["score"].iloc[-1])
+    return {
+        "name": name,
+        "rounds": fit.rounds,
+        "stopped": fit.stopped,
+        "dropped": {str(number): list(names) for number, names in fit.dropped.items()},
+        "score": None if score is None else score[0],
+        "score_sd": None if score is None else score[1],
+        "held_out": held,
+        "seconds": round(fit.seconds, 3),
+        "upload_bytes": fit.upload_bytes,
+        "parameters": fit.parameters,
+        "uploads": fit.privacy.uploads,
+    }
 
 
 def _held_out(asked: TaskFile) -> pd.DataFrame | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from privfl.errors import Misuse
 from privfl.learn import TaskState
+from privfl.runtime.jobs import Job
+from privfl.runtime.status import NAME, CoordinatorStatus, read_status
 
-__all__ = ["TrainingProgress"]
+__all__ = ["FollowedProgress", "TrainingProgress"]
 
 
 class TrainingProgress:
@@ -50,3 +54,24 @@ class TrainingProgress:
         if dropped:
             parts.append(f"without {', '.join(dropped)}")
         self._bar.update(self._task, completed=state.round, note="  ".join(parts))
+
+
+class FollowedProgress(TrainingProgress):
+    """The progress of a job that another process runs, as its status file tells it."""
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        super().__init__(job.task.rounds)
+        self._file, self._job = folder / NAME, job.id
+
+    def look(self) -> None:
+        """Show what the status file says now."""
+        try:
+            status = read_status(self._file, CoordinatorStatus)
+        except Misuse:
+            return
+        if status.job != self._job:
+            self._bar.update(self._task, note="in the queue")
+            return
+        note = f"{status.phase}" + (f", waiting for {status.waits_for}" if status.waits_for else "")
+        score = "" if status.score is None else f"score {status.score:.3f}  "
+        self._bar.update(self._task, completed=max(0, status.round - 1), note=score + note)

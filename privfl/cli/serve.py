@@ -1,0 +1,145 @@
+"""The commands that stay: ``privfl site run`` and ``privfl coordinator run``, with what shows and mends them."""
+
+from __future__ import annotations
+
+import signal
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from privfl.cli import status
+from privfl.cli.roles import AsJson, Folder, PassphraseFile, now, passphrase, tell
+
+__all__ = ["LogFormat", "LogLevel", "Stop", "add_to_coordinator", "add_to_site", "logging_to"]
+
+
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """What is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+Format = Annotated[LogFormat, typer.Option("--log-format", help="Lines of text, or one JSON object per line.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="Least level that is logged.")]
+File = Annotated[Path | None, typer.Option("--log-file", help="Default: a file in FOLDER; - for standard error.")]
+Idle = Annotated[float | None, typer.Option("--stop-when-idle", help="Seconds without a request, then end.", min=0)]
+Patience = Annotated[float, typer.Option(help="Seconds a phase waits for the last sites.", min=0.1)]
+Grace = Annotated[float, typer.Option(help="Seconds the others get once enough sites have answered.", min=0)]
+Gather = Annotated[float, typer.Option(help="Seconds to wait for sites to come up.", min=0)]
+
+
+class Stop:
+    """Whether SIGTERM has asked this process to end; it then finishes what it has in hand."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+def logging_to(folder: Path, name: str, form: LogFormat, level: LogLevel, file: Path | None = None) -> None:
+    """Log to ``file`` (``-`` is standard error), by default to the folder's own file."""
+    from privfl.runtime.logs import configure  # noqa: PLC0415 - loaded when a command runs
+
+    target = None if str(file) == "-" else file or folder / f"{name}.log"
+    configure(form.value, file=target, level=level.value.upper(), who=folder.resolve().name)
+
+
+def add_to_site(app: typer.Typer) -> None:
+    """Give ``privfl site`` its commands ``run``, ``status`` and ``acknowledge``."""
+    app.command("run", epilog="Example: privfl site run north --log-format json")(_run_site)
+    app.command("status")(status.show_site)
+    app.command(epilog="Example: privfl site acknowledge north --why 'restored after a disk failure'")(acknowledge)
+
+
+def add_to_coordinator(app: typer.Typer) -> None:
+    """Give ``privfl coordinator`` its commands ``run`` and ``status``."""
+    app.command("run", epilog="Example: privfl coordinator run coordinator --patience 30")(_run_coordinator)
+    app.command("status")(status.show_coordinator)
+
+
+def _run_site(
+    folder: Folder,
+    idle: Idle = None,
+    log_format: Format = LogFormat.TEXT,
+    log_level: Level = LogLevel.INFO,
+    log_file: File = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve the site in FOLDER: answer the coordinator, each request after this site's own checks and charges.
+
+    Ends at Ctrl-C (exit 130) or SIGTERM (exit 0) after the request in hand; started again it goes on where it
+    was. Whatever a crash leaves open is settled in the ledger at the next start.
+    """
+    from privfl.runtime.site_process import run_site  # noqa: PLC0415
+
+    stop, word = Stop(), passphrase(folder, passphrase_file)
+    logging_to(folder, "site", log_format, log_level, log_file)
+    uploads = run_site(folder, word, stop=stop, idle_ms=None if idle is None else int(idle * 1000))
+    tell(as_json, {"uploads": uploads}, f"{folder}: stopped after {uploads} uploads; everything is settled")
+
+
+def _run_coordinator(
+    folder: Folder,
+    once: Annotated[bool, typer.Option("--once", help="End when no task is waiting.")] = False,
+    patience: Patience = 60.0,
+    grace: Grace = 2.0,
+    gather: Gather = 30.0,
+    log_format: Format = LogFormat.TEXT,
+    log_level: Level = LogLevel.INFO,
+    log_file: File = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the tasks that privfl train has put into FOLDER, one after the other, and wait for more.
+
+    Stopped and started again, it goes on in the round where it was. A site that is slow or gone stalls nobody:
+    once enough have answered, the rest get --grace.
+    """
+    from privfl.runtime.coordinator_process import Pace, run_coordinator  # noqa: PLC0415
+
+    stop, word = Stop(), passphrase(folder, passphrase_file)
+    logging_to(folder, "coordinator", log_format, log_level, log_file)
+    pace = Pace(int(gather * 1000), int(patience * 1000), int(grace * 1000))
+    run_coordinator(folder, word, stop=stop, pace=pace, once=once)
+    tell(as_json, {"stopped": True}, f"{folder}: stopped; start it again to go on")
+
+
+def acknowledge(
+    folder: Folder,
+    why: Annotated[str, typer.Option(help="What happened and who decided, for the ledger.")],
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """After the alarm that the store in FOLDER is an older copy: go on from the next epoch.
+
+    Do this only when compliance has compared the ledger with the public transcripts. A note stays in the ledger.
+    """
+    from privfl.runtime.site_process import acknowledge_rollback  # noqa: PLC0415
+
+    header = acknowledge_rollback(folder, passphrase(folder, passphrase_file), now(), why)
+    tell(
+        as_json,
+        {"header": header.hex()},
+        f"header {header.hex()[:16]} is acknowledged; this site takes part again from the next epoch",
+        f"Next: privfl site run {folder}",
+    )

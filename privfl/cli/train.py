@@ -1,0 +1,194 @@
+"""``privfl train``: a data scientist's task, run by the coordinator, followed to its result."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from privfl.cli.roles import AsJson, PassphraseFile, now, passphrase, tell
+from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Stop
+from privfl.errors import Misuse, PrivflError
+
+if TYPE_CHECKING:
+    from privfl.runtime.jobs import Job, JobState
+
+__all__ = ["sign_mandate", "train"]
+
+
+def train(
+    task: Annotated[Path, typer.Argument(help="The task, in YAML: what to train, on which schema, at which cost.")],
+    coordinator: Annotated[Path, typer.Option(help="The coordinator's folder.")] = Path("coordinator"),
+    mandate: Annotated[Path | None, typer.Option(help="An analyst's signed request for this task.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Put it into the queue and return.")] = False,
+    patience: Patience = 60.0,
+    grace: Grace = 2.0,
+    gather: Gather = 30.0,
+    log_level: Level = LogLevel.INFO,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train what TASK describes over the sites of a federation.
+
+    If a coordinator runs on the folder, the task is put into its queue and followed; otherwise this command is
+    the coordinator until the task is done. Interrupted, it goes on with: privfl coordinator run FOLDER.
+
+    Example: privfl train task.yaml --coordinator coordinator
+    """
+    from privfl.homes.lock import holder  # noqa: PLC0415 - loaded when a command runs
+    from privfl.runtime.jobs import submit  # noqa: PLC0415
+
+    signed = b"" if mandate is None else _content(mandate)
+    running = holder(coordinator) is not None
+    word = "" if running or detach else passphrase(coordinator, passphrase_file)
+    job = submit(coordinator, task, now(), mandate=signed)
+    if detach:
+        _tell_queued(job, coordinator, running, as_json)
+        return
+    if running:
+        _follow(job, coordinator)
+    else:
+        _here(job, coordinator, word, (gather, patience, grace), log_level, quiet=as_json)
+    _show(job, as_json)
+
+
+def sign_mandate(
+    task: Annotated[Path, typer.Argument(help="The task that is to be run.")],
+    analyst: Annotated[Path, typer.Option(help="The analyst's folder (privfl policy init --role analyst).")],
+    roster: Annotated[Path, typer.Option(help="The file of rosters that the authority handed out.")],
+    policy: Annotated[Path, typer.Option(help="The signed policy in force.")],
+    out: Annotated[Path, typer.Option(help="Where to write the mandate.")] = Path("mandate"),
+    days: Annotated[int, typer.Option(help="How long it is worth something.", min=1, max=366)] = 30,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign, as an analyst, for exactly the TASK: every upload under it is charged to the analyst's cap.
+
+    The sites check the signature against the roster. Without a mandate a task counts as the coordinator's own.
+
+    Example: privfl mandate task.yaml --analyst alice --roster rosters --policy policy.signed
+    """
+    from privfl.budget import Mandate, Purpose  # noqa: PLC0415
+    from privfl.entropy import SYSTEM  # noqa: PLC0415
+    from privfl.homes.files import write_file  # noqa: PLC0415
+    from privfl.homes.membership import read_policy  # noqa: PLC0415
+    from privfl.homes.officer import OfficerHome  # noqa: PLC0415
+    from privfl.homes.rosters import read_rosters  # noqa: PLC0415
+    from privfl.runtime.coordinator_process import compile_task  # noqa: PLC0415
+    from privfl.runtime.jobs import read_task  # noqa: PLC0415
+
+    asked, schema = read_task(task)
+    members = read_rosters(roster)[-1].roster
+    agreed = read_policy(policy).verify(members, now())
+    compiled, _, _ = compile_task(asked, schema, members, agreed)
+    home = OfficerHome.open(analyst, passphrase(analyst, passphrase_file))
+    expires = now() + days * 86_400_000
+    made = Mandate.sign(
+        home.identity.key,
+        federation=members.federation,
+        task=compiled.id,
+        purpose=Purpose.TRAINING,
+        expires=expires,
+        entropy=SYSTEM,
+    )
+    made.verify(members, compiled.id, now())
+    write_file(out, made.encode())
+    tell(
+        as_json,
+        {"task": compiled.id.hex(), "analyst": home.identity.name, "expires": expires, "mandate": str(out)},
+        f"{home.identity.name} asks for {compiled!r}",
+        f"Next: privfl train {task} --mandate {out}",
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Misuse(f"the mandate {path} cannot be read ({error.strerror}); check the path") from None
+
+
+def _tell_queued(job: Job, coordinator: Path, running: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"job": job.id, "running": running}))
+        return
+    typer.echo(f"task {job.id} is in the queue of {coordinator}")
+    if not running:
+        typer.echo(f"Next: privfl coordinator run {coordinator}")
+
+
+def _here(
+    job: Job, coordinator: Path, word: str, pace: tuple[float, float, float], level: LogLevel, *, quiet: bool
+) -> None:
+    """Be the coordinator until the job is over."""
+    from privfl.cli.serve import LogFormat, logging_to  # noqa: PLC0415
+    from privfl.clock import SystemClock  # noqa: PLC0415
+    from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415
+    from privfl.runtime.coordinator_process import CoordinatorProcess, Pace  # noqa: PLC0415
+    from privfl.runtime.progress import TrainingProgress  # noqa: PLC0415
+
+    logging_to(coordinator, "coordinator", LogFormat.TEXT, level)
+    clock, waits = SystemClock(), Pace(*(int(1000 * seconds) for seconds in pace))
+    Stop()
+    with CoordinatorHome.open(coordinator, word, clock.now()) as home:
+        process = CoordinatorProcess(home, clock, pace=waits)
+        if quiet:
+            process.run(job)
+            return
+        with TrainingProgress(job.task.rounds) as bar:
+            process.run(job, bar)
+
+
+def _follow(job: Job, coordinator: Path) -> None:
+    """Wait until the running coordinator is through with the job; raises what ended it."""
+    from privfl.homes.lock import holder  # noqa: PLC0415
+    from privfl.runtime.progress import FollowedProgress  # noqa: PLC0415
+
+    with FollowedProgress(coordinator, job) as bar:
+        while not (state := job.state()).over:
+            if holder(coordinator) is None and not job.state().over:
+                raise Misuse(
+                    f"the coordinator on {coordinator} has stopped; task {job.id} goes on with: "
+                    f"privfl coordinator run {coordinator}"
+                )
+            bar.look()
+            time.sleep(0.1)
+    if state.state == "failed":
+        raise _failure(state)
+
+
+def _failure(state: JobState) -> PrivflError:
+    import privfl.errors  # noqa: PLC0415
+
+    kind = getattr(privfl.errors, state.kind, PrivflError)
+    error: PrivflError = (kind if issubclass(kind, PrivflError) else PrivflError)(state.error)
+    return error
+
+
+def _show(job: Job, as_json: bool) -> None:
+    report: dict[str, Any] = json.loads((job.result / "privacy.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = json.loads((job.result / "summary.json").read_text(encoding="utf-8"))
+    result = {"job": job.id, **summary, "privacy": report, "result": str(job.result)}
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    console = Console(highlight=False, file=sys.stdout)
+    table = Table(title=f"{summary['name']}: {summary['stopped']}", title_justify="left", show_header=False)
+    table.add_row("rounds opened", str(summary["rounds"]))
+    for number, names in summary["dropped"].items():
+        table.add_row("missing", f"{', '.join(names)} in round {number}")
+    if summary["score"] is not None:
+        table.add_row("score", f"{summary['score']:.3f} ± {summary['score_sd']:.3f} (noisy, mean of the last rounds)")
+    if summary["held_out"] is not None:
+        table.add_row("on held-out rows", f"{summary['held_out']:.3f}")
+    epsilon = report["epsilon"]
+    table.add_row("privacy", report["words"] if epsilon is not None else "none: sums without noise")
+    table.add_row("result", str(job.result))
+    console.print(table)
+    console.print(f"Check it: privfl transcript verify {job.result}/transcripts/*.transcript", soft_wrap=True)
