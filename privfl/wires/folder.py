@@ -104,6 +104,8 @@ def _check_marker(root: Path) -> None:
     try:
         with Tree(root).inside() as folder:
             found = json.loads(read_regular(folder, MARKER, 4096) or b"")
+    except PermissionError as error:
+        raise Misuse(f"{root} cannot be read ({error.strerror}); check its mode and owner") from None
     except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT["format"]:

@@ -93,10 +93,13 @@ def test_a_message_that_cannot_be_dealt_with_does_not_hold_up_the_others(
     assert b"new" in [one.data for one in south.receive(0)]
     assert south.receive(0) == []  # all were shown just now
     clock.now += 0.06
-    assert len(south.receive(0)) == 64  # and come again, more and more rarely
-    assert len(south.receive(0)) == 37
+    wire.mailbox(NORTH).send(SOUTH, b"newer")
+    again = [one.data for one in south.receive(0)]  # and come again, more and more rarely
+    assert len(again) == 64
+    assert b"newer" in again
+    assert len(south.receive(0)) == 38
     clock.now += 0.06
-    assert south.receive(0) == []
+    assert [one.data for one in south.receive(0)] == [b"newer"]
     clock.now += 0.06
     assert len(south.receive(0)) == 64
 
@@ -329,6 +332,17 @@ def test_a_folder_that_is_no_wire_is_the_caller_s_mistake(tmp_path: Path) -> Non
         wire.mailbox(b"short")
     with pytest.raises(Misuse, match="32 bytes"):
         wire.mailbox(NORTH).get_body(b"../../..")
+
+
+def test_a_folder_that_keeps_one_out_says_so(wire: FolderWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a wire folder all the same; making another would not help."""
+
+    def closed(*args: object, **names: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", closed)
+    with pytest.raises(Misuse, match=r"cannot be read \(Permission denied\); check its mode"):
+        FolderWire(wire.path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "other"}', b"[" * 4096, b"\xff"])
