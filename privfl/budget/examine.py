@@ -112,9 +112,8 @@ def _columns(policy: Policy, proposal: Proposal) -> Iterator[str]:
 
 def _outside(allowed: AllowedColumn, use: ColumnUse) -> str | None:
     if allowed.classes:
-        known = {(type(item), item) for item in allowed.classes}
         asked = {(type(item), item) for item in use.classes}
-        if use.lower is not None or use.upper is not None or not asked or not asked <= known:
+        if use.lower is not None or use.upper is not None or not asked or not asked <= allowed.kinds:
             return f"with other classes; allowed: {_listed(map(repr, allowed.classes))}"
         return None
     low, high = allowed.lower, allowed.upper

@@ -135,7 +135,7 @@ def _text(source: str | Path) -> tuple[str, str]:
 def _syntax(problem: str) -> str:
     if "'\\t'" in problem:
         return "a tab where YAML wants spaces; indent with spaces"
-    if "single document" in problem:
+    if "another document" in problem:
         return "a second document starts here; a policy file holds one, so remove the line '---'"
     return f"not YAML ({problem}); check quotes, colons, brackets and indentation here and on the line before"
 

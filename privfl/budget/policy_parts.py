@@ -124,6 +124,19 @@ class AllowedColumn(Part):
     upper: Annotated[Number | None, Field(examples=[110])] = None
     classes: Annotated[tuple[Any, ...], Field(examples=["[false, true]"]), BeforeValidator(_tuple)] = ()
 
+    @property
+    def kinds(self) -> frozenset[tuple[type, bool | int | str]]:
+        """The classes as a set in which true is not 1."""
+        return frozenset((type(item), item) for item in self.classes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AllowedColumn):
+            return NotImplemented
+        return (self.lower, self.upper, self.kinds) == (other.lower, other.upper, other.kinds)
+
+    def __hash__(self) -> int:
+        return hash((self.lower, self.upper, self.kinds))
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if self.classes:
