@@ -18,7 +18,7 @@ from privfl.errors import Misuse, Refused
 if TYPE_CHECKING:
     from privfl.budget.policy import Policy
 
-__all__ = ["check_in_force", "examine"]
+__all__ = ["check_expiry", "check_in_force", "examine"]
 
 MAX_REASONS = 6
 

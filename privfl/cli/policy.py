@@ -123,6 +123,7 @@ def sign(
     Refuses a policy that has expired or that disagrees with the roster, and a key without the role compliance.
     """
     from privfl.budget import SignedPolicy, read_policy  # noqa: PLC0415
+    from privfl.budget.examine import check_expiry  # noqa: PLC0415
     from privfl.homes.files import write_file  # noqa: PLC0415
     from privfl.homes.officer import OfficerHome  # noqa: PLC0415
     from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
@@ -136,6 +137,7 @@ def sign(
     now = SystemClock().now()
     book = _roster(roster, now)
     policy.agrees_with(book)
+    check_expiry(policy, now)
     home = OfficerHome.open(officer, ask_passphrase(passphrase_file))
     signed = SignedPolicy.sign(policy, home.identity.key)
     signed.verify(book, now)  # what every site will ask
