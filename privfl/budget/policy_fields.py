@@ -82,7 +82,7 @@ class PolicyFields(Declared):
     ] = ()
     columns: Annotated[Frozen[Text, AllowedColumn], Field(min_length=1, examples=["{age: {lower: 0, upper: 110}}"])]
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             BaseModel.__init__(self, **fields)
         except ValidationError as error:

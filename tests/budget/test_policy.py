@@ -172,6 +172,7 @@ def complaints(text: str) -> str:
         ("version: 3", "version:", 2, "has no value"),
         ("version: 3", "verzion: 3", 2, "verzion: there is no such field; write version"),
         ("version: 3", "zzz: red", 2, "zzz: there is no such field; see docs/policy.md"),
+        ("version: 3", "self: 3", 2, "self: there is no such field"),
         ("federation: northern hospitals", "federation: -x-", 1, "no usable name"),
         ("dataset: tumours", "dataset: no", 5, "put it in quotes"),
         ("dataset: tumours", 'dataset: "a\\u202Eb"', 5, "invisible"),
