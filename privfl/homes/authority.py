@@ -94,7 +94,7 @@ class AuthorityHome:
             StorageError: the disk does not take it.
         """
         finished = check_founder(folder, AuthorityConfig, federation, "authority") is not None
-        with found(folder, "authority", passphrase, entropy=entropy, cost=cost) as (store, identity):
+        with found(folder, "authority", passphrase, finished=finished, entropy=entropy, cost=cost) as (store, identity):
             found_state(folder, store, identity, finished=finished, entropy=entropy)
             config = AuthorityConfig(federation=federation, fingerprint=identity.fingerprint)
             write_file(folder / AUTHORITY, identity.verify_key.raw.hex().encode() + b"\n", mode=0o644)

@@ -7,7 +7,12 @@ unpickle are refused: reading such a file runs the code of whoever wrote it.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import json
+import lzma
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +82,7 @@ def prepare(
         path=str(path.expanduser().absolute()),
         format=kind,
         schema_sha256=hashlib.sha256(text).hexdigest(),
-        columns={name: str(frame[name].dtype) for name in schema.columns},
+        columns={name: str(frame[name].dtype) for name in schema.columns if name in frame.columns},
         allow_empty=allow_empty,
     )
     return Binding(config, text, schema, bound)
@@ -165,15 +170,24 @@ def _schema(text: bytes, path: Path) -> Schema:
 
 
 def _bind(schema: Schema, frame: pd.DataFrame, path: Path, allow_empty: bool) -> BoundData:
+    if not len(frame):
+        if not allow_empty:
+            raise DataError(
+                f"{path} has no rows, or none of the schema's columns; name the right file, or bind it with --allow-empty if this site has none for now"
+            )
+        frame = _typed(frame, schema)
     try:
-        bound = schema.bind(frame)
+        return schema.bind(frame)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    if bound.report.rows == 0 and not allow_empty:
-        raise DataError(
-            f"{path} has no rows; name the right file, or bind it with --allow-empty if this site has none for now"
-        )
-    return bound
+
+
+def _typed(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Without a row, text formats tell no types, and JSON lines not even columns."""
+    if not len(frame.columns):
+        frame = frame.reindex(columns=list(schema.columns))
+    kinds = {name: "float64" if name in schema.numeric else "object" for name in frame.columns}
+    return frame.astype(kinds)
 
 
 def _format(path: Path) -> Format:
@@ -221,19 +235,30 @@ def _text(separator: str) -> Callable[[Path, Schema], pd.DataFrame]:
     def read(path: Path, schema: Schema) -> pd.DataFrame:
         import pandas as pd  # noqa: PLC0415
 
-        wanted = set(schema.columns)
-        return pd.read_csv(
-            path, sep=separator, usecols=lambda name: name in wanted, dtype=_words(schema), low_memory=False
-        )
+        with warnings.catch_warnings():
+            # A row with more fields than the header would lose one, or shift its columns by one. Only when every
+            # column is read does pandas notice.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, sep=separator, dtype=_words(schema), index_col=False, low_memory=False)
 
     return read
 
 
 def _jsonl(path: Path, schema: Schema) -> pd.DataFrame:
+    """One object per line, values as they stand: pandas' reader guesses dates from names and numbers from text."""
     import pandas as pd  # noqa: PLC0415
 
-    # nothing is guessed: neither dates from names nor numbers from text
-    return pd.read_json(path, lines=True, dtype=False, convert_dates=False, convert_axes=False)
+    unpack: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    with unpack.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as stream:
+        rows = [json.loads(line) for line in stream if line.strip()]
+    there = [name for name in schema.columns if any(name in row for row in rows if _object(row))]
+    return pd.DataFrame({name: [row.get(name) for row in rows] for name in there})
+
+
+def _object(row: Any) -> bool:
+    if not isinstance(row, dict):
+        raise ValueError  # a list or a text would answer `in` as well
+    return True
 
 
 def _parquet(path: Path, schema: Schema) -> pd.DataFrame:

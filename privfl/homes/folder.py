@@ -62,9 +62,12 @@ def check_founder(folder: Path, kind: type[Config], federation: str, name: str) 
 
 @contextmanager
 def found(
-    folder: Path, name: str, passphrase: str, *, entropy: Entropy, cost: ScryptCost | None = None
+    folder: Path, name: str, passphrase: str, *, finished: bool, entropy: Entropy, cost: ScryptCost | None = None
 ) -> Iterator[tuple[FileKeyStore, Identity]]:
     """Make ``folder`` and its identity, or go on with those there; the folder is locked meanwhile.
+
+    Args:
+        finished: the folder was founded before, so its key must be there and no new one is made.
 
     Yields:
         The open key store, and the identity, which is durable.
@@ -73,6 +76,8 @@ def found(
         Misuse: others may read the folder, another process works in it, or it holds an identity of another name.
         KeyStoreError: wrong passphrase, or one too short. StorageError: the disk does not take it.
     """
+    if finished:
+        _check_keys(folder)
     private_folder(folder)
     with Lock(folder):
         sweep(folder)
@@ -91,6 +96,7 @@ def found(
 @contextmanager
 def open_store(folder: Path, passphrase: str) -> Iterator[tuple[FileKeyStore, Identity]]:
     """The key store of a founded folder and its identity; raises KeyStoreError for a wrong passphrase."""
+    _check_keys(folder)
     store = FileKeyStore.open(folder / KEYS, passphrase)
     try:
         yield store, _identity(store)
@@ -147,6 +153,14 @@ def _store(folder: Path, passphrase: str, entropy: Entropy, cost: ScryptCost | N
     if path.exists():
         return FileKeyStore.open(path, passphrase, entropy=entropy)
     return FileKeyStore.create(path, passphrase, entropy=entropy, cost=cost or DEFAULT_COST)
+
+
+def _check_keys(folder: Path) -> None:
+    if not (folder / KEYS).exists():
+        raise Misuse(
+            f"{folder / KEYS} is missing: nobody else has this key. Put the file back; if it is lost, have the "
+            "authority revoke it, make a new folder and enrol under a new name"
+        )
 
 
 def _identity(store: FileKeyStore) -> Identity:

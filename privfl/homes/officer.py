@@ -54,7 +54,10 @@ class OfficerHome:
         known = check_founder(folder, OfficerConfig, federation, name)
         if known is not None and known.role != role:
             raise Misuse(f"{folder} is the folder of a member for {known.role}, not for {role}; choose a new folder")
-        with found(folder, name, passphrase, entropy=entropy, cost=cost) as (store, identity):
+        with found(folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost) as (
+            store,
+            identity,
+        ):
             config = OfficerConfig(role=role, federation=federation, name=name, fingerprint=identity.fingerprint)
             if role == "auditor" and SEALING not in store.names():
                 store.put(SEALING, SealingKey.generate(entropy).secret_bytes())

@@ -124,7 +124,10 @@ class SiteHome:
             KeyStoreError: a wrong or too short passphrase. StorageError: the disk does not take it.
         """
         known = check_founder(folder, SiteConfig, federation, name)
-        with found(folder, name, passphrase, entropy=entropy, cost=cost) as (store, identity):
+        with found(folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost) as (
+            store,
+            identity,
+        ):
             found_state(folder, store, identity, finished=known is not None, entropy=entropy)
             write_request(folder, identity, federation, "site", now)
             if isinstance(known, SiteConfig):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from privfl_keys import INSECURE_TEST_COST
 
 from privfl.budget import Policy, SignedPolicy
 from privfl.homes import folder as folders
@@ -16,7 +17,6 @@ from privfl.homes.coordinator import CoordinatorHome
 from privfl.homes.drafting import RosterTerms
 from privfl.homes.officer import OfficerHome
 from privfl.homes.site import JoinedSite, SiteHome, Table
-from privfl_keys import INSECURE_TEST_COST
 
 NOW = 1_790_000_000_000  # September 2026
 DAY = 86_400_000
