@@ -1,0 +1,83 @@
+"""A federation of real processes over the folder wire: it trains, survives deaths, and goes on after a stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from privfl_keys import VerifyKey
+
+from privfl.budget.ledger_check import verify_file
+from privfl.runtime.jobs import Job
+from privfl.secagg import read_transcript, verify_transcript
+from tests.runtime.realm import Realm, realm
+
+
+def verified(world: Realm, job: Job) -> int:
+    """Verify every transcript of a finished job without any secret; returns how many there are."""
+    authority = VerifyKey(bytes.fromhex((world.trial.authority / "authority.pub").read_text()))
+    paths = sorted((job.result / "transcripts").glob("*.transcript"))
+    for path in paths:
+        verify_transcript(read_transcript(path.read_bytes()), authority)
+    return len(paths)
+
+
+def test_processes_train_together(tmp_path: Path) -> None:
+    """Four sites and a coordinator, each a process: the job is done, the transcripts and ledgers verify."""
+    with realm(tmp_path) as world:
+        job = world.submit()
+        world.start_sites()
+        world.start_coordinator()
+        state = world.finished(job)
+        assert state.state == "done", state
+        assert verified(world, job) == 4
+        world.wait("coordinator")
+        for home in world.trial.sites.values():
+            (ledger,) = (home / "ledger").glob("*.db")
+            assert verify_file(ledger, None)
+
+
+def test_a_coordinator_killed_again_and_again_finishes(tmp_path: Path) -> None:
+    """SIGKILL in the middle of rounds: started again it takes the open slot up where it was."""
+    with realm(tmp_path) as world:
+        job = world.submit(rounds=8)
+        world.start_sites()
+        for pause in (0.2, 0.35, 0.3, 0.4):
+            world.start_coordinator()
+            time.sleep(pause)
+            if world.alive("coordinator"):
+                world.kill("coordinator")
+        world.start_coordinator()
+        assert world.finished(job).state == "done"
+        assert 1 <= verified(world, job) <= 8
+
+
+def test_a_site_killed_and_restarted_is_back(tmp_path: Path) -> None:
+    """One site dies in the middle of a job; the rounds go on without it, and it is in a later one."""
+    with realm(tmp_path) as world:
+        job = world.submit(rounds=12)
+        world.start_sites()
+        world.start_coordinator()
+        time.sleep(0.6)
+        world.kill("east")
+        time.sleep(0.5)
+        world.start_site("east")
+        assert world.finished(job).state == "done"
+        assert verified(world, job) >= 6
+
+
+def test_sigterm_ends_a_site_cleanly(tmp_path: Path) -> None:
+    """The process that the command line starts finishes what it has in hand and exits with 0."""
+    with realm(tmp_path, 3) as world:
+        stopping: list[int] = []
+
+        def stop() -> bool:
+            if not stopping:
+                signal.signal(signal.SIGTERM, lambda *_: stopping.append(2))
+                stopping.append(1)
+            return 2 in stopping
+
+        world.start_site("north", stop=stop)
+        time.sleep(0.5)
+        assert world.kill("north", signal.SIGTERM) == 0
