@@ -97,33 +97,37 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         Misuse: there is no such file. Unverified: it is no SQLite file, or another program changed its mode.
     """
     with guarded(path):
-        if not path.is_file():
-            raise Misuse(f"there is no ledger at {path}; check the path, or create one")
-        with open(path, "rb") as stream:
-            start = stream.read(20)
-        if start[:16] != _MAGIC:
-            raise Unverified(f"{path} is no ledger, or its beginning was overwritten; restore the latest copy of it")
-        if start[18:20] != b"\x01\x01":
-            raise Unverified(
-                f"{path} was switched to another journal mode by another program; with the site stopped, "
-                "run on it: PRAGMA journal_mode = DELETE"
-            )
-        mode = "rw" if write else "ro"
-        connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=PATIENCE_S, isolation_level=None
+        return _connect(path, write=write)
+
+
+def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    if not path.is_file():
+        raise Misuse(f"there is no ledger at {path}; check the path, or create one")
+    with open(path, "rb") as stream:
+        start = stream.read(20)
+    if start[:16] != _MAGIC:
+        raise Unverified(f"{path} is no ledger, or its beginning was overwritten; restore the latest copy of it")
+    if start[18:20] != b"\x01\x01":
+        raise Unverified(
+            f"{path} was switched to another journal mode by another program; with the site stopped, "
+            "run on it: PRAGMA journal_mode = DELETE"
         )
-        try:
-            for setting in (
-                "trusted_schema = OFF",
-                "cell_size_check = ON",
-                "synchronous = FULL",
-                "temp_store = MEMORY",
-            ):
-                connection.execute(f"PRAGMA {setting}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    mode = "rw" if write else "ro"
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=PATIENCE_S, isolation_level=None
+    )
+    try:
+        for setting in (
+            "trusted_schema = OFF",
+            "cell_size_check = ON",
+            "synchronous = EXTRA",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def create_file(path: Path, first: Sealed) -> None:
@@ -218,12 +222,12 @@ def read_rows(path: Path) -> list[tuple[int, Sealed]]:
             for suffix in ("", "-journal"):
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-            with contextlib.closing(connect(copy, write=True)) as connection:
+            with contextlib.closing(_connect(copy, write=True)) as connection:
                 begin(connection, write=True)
                 return rows_from(connection, 0)
 
 
 def _read_rows(path: Path) -> list[tuple[int, Sealed]]:
-    with contextlib.closing(connect(path, write=False)) as connection:
+    with contextlib.closing(_connect(path, write=False)) as connection:
         begin(connection, write=False)
         return rows_from(connection, 0)
