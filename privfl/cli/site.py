@@ -197,6 +197,9 @@ def ledger(folder: Folder, as_json: AsJson = False) -> None:
     """Show what this site has spent; the same as privfl ledger show."""
     from privfl.cli.ledger import show  # noqa: PLC0415
     from privfl.homes.config import SiteConfig  # noqa: PLC0415
+    from privfl.homes.ledgers import LEDGER  # noqa: PLC0415
 
     SiteConfig.read(folder)
-    show(folder, as_json=as_json)
+    if not (folder / LEDGER).is_dir():
+        raise Misuse(f"{folder} has no ledger yet; the first join makes it: privfl site join {folder}")
+    show(folder / LEDGER, as_json=as_json)

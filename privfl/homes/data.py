@@ -1,19 +1,12 @@
 """A site's table: where it is, checked once against schema and policy, and read again at each start.
 
 Rows are never copied into the folder. What is kept is the path, the format, the site's own copy of the
-schema, and the types of the columns; true counts are shown to the operator and kept nowhere. Formats that
-unpickle are refused: reading such a file runs the code of whoever wrote it.
+schema, and the types of the columns; true counts are shown to the operator and kept nowhere.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import json
-import lzma
-import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from privfl.errors import DataError, Misuse
 from privfl.homes.config import DataConfig, Format, SiteConfig
 from privfl.homes.files import read_bytes, write_file
+from privfl.homes.tables import format_of, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,22 +22,9 @@ if TYPE_CHECKING:
     from privfl.budget import Policy
     from privfl.learn import BoundData, Schema
 
-__all__ = ["FORMATS", "SCHEMA", "Binding", "check_schema", "keep", "load", "prepare"]
+__all__ = ["SCHEMA", "Binding", "check_schema", "keep", "load", "prepare"]
 
 SCHEMA: Final = "schema.yaml"
-FORMATS: Final[Mapping[str, Format]] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".feather": "feather",
-    ".arrow": "feather",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".xlsx": "excel",
-}
-_PACKED = (".gz", ".bz2", ".xz")  # of text formats; pandas unpacks them
-_UNPICKLED = (".pkl", ".pickle", ".p", ".joblib", ".h5", ".hdf", ".hdf5", ".npy", ".npz")
 _AGAIN = "bind the table again with: privfl site data"
 
 
@@ -64,7 +45,8 @@ def prepare(
 
     Args:
         path: of the table. schema_path: of the schema, in YAML or JSON. policy: in force here, if there is one yet.
-        format_: one of those of :data:`FORMATS`; by default from the file's ending. allow_empty: no rows are no error.
+        format_: one of those of :data:`privfl.homes.tables.FORMATS`; by default from the file's ending.
+        allow_empty: no rows are no error.
 
     Raises:
         DataError: the table cannot be read, does not fit, or is empty. Misuse: the schema does not fit the policy.
@@ -74,8 +56,8 @@ def prepare(
     schema = _schema(read_bytes(schema_path, "the schema that the federation agreed on"), schema_path)
     if policy is not None:
         check_schema(schema, policy)
-    kind = format_ or _format(path)
-    frame = _read(path, kind, schema)
+    kind = format_ or format_of(path)
+    frame = read_table(path, kind, schema)
     bound = _bind(schema, frame, path, allow_empty)
     text = yaml.safe_dump(schema.model_dump(mode="json"), sort_keys=False).encode()
     config = DataConfig(
@@ -114,7 +96,7 @@ def load(folder: Path, config: SiteConfig, policy: Policy) -> BoundData:
     path = Path(data.path)
     if not path.exists():
         raise DataError(f"the bound table {path} is not there; put it back, or {_AGAIN}")
-    frame = _read(path, data.format, schema)
+    frame = read_table(path, data.format, schema)
     try:
         return _bind(schema, frame, path, data.allow_empty)
     except DataError as error:
@@ -173,7 +155,8 @@ def _bind(schema: Schema, frame: pd.DataFrame, path: Path, allow_empty: bool) ->
     if not len(frame):
         if not allow_empty:
             raise DataError(
-                f"{path} has no rows, or none of the schema's columns; name the right file, or bind it with --allow-empty if this site has none for now"
+                f"{path} has no rows, or none of the schema's columns; name the right file, or bind it with "
+                "--allow-empty if this site has none for now"
             )
         frame = _typed(frame, schema)
     try:
@@ -188,104 +171,3 @@ def _typed(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
         frame = frame.reindex(columns=list(schema.columns))
     kinds = {name: "float64" if name in schema.numeric else "object" for name in frame.columns}
     return frame.astype(kinds)
-
-
-def _format(path: Path) -> Format:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if any(suffix in _UNPICKLED for suffix in suffixes):
-        raise DataError(
-            f"{path.name} is refused: reading this format unpickles, which runs the code of whoever wrote the file; "
-            "export the table as CSV or Parquet"
-        )
-    packed = bool(suffixes) and suffixes[-1] in _PACKED
-    kind = FORMATS.get(suffixes[-2 if packed else -1]) if len(suffixes) > packed else None
-    if kind is None or (packed and kind not in ("csv", "tsv", "jsonl")):
-        raise DataError(
-            f"{path.name} ends in none of {', '.join(FORMATS)} (text also with {', '.join(_PACKED)}); "
-            "name its kind with --format, or export the table as CSV or Parquet"
-        )
-    return kind
-
-
-def _read(path: Path, kind: Format, schema: Schema) -> pd.DataFrame:
-    if kind not in _READERS:
-        raise DataError(f"{kind!r} is no format here; choose one of {', '.join(_READERS)}")
-    if not path.is_file():
-        raise DataError(f"there is no table {path}; check the path")
-    try:
-        frame: pd.DataFrame = _READERS[kind](path, schema)
-    except ImportError:
-        raise DataError(f"reading {kind} needs a library that is not here; run: pip install 'privfl[data]'") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or type(error).__name__}); check its mode") from None
-    except Exception as error:  # a reader's own words may quote a row, so only their kind is passed on
-        raise DataError(
-            f"{path} cannot be read as {kind} ({type(error).__name__}); check the file, or name its kind with --format"
-        ) from None
-    return frame[[name for name in frame.columns if name in schema.columns]]
-
-
-def _words(schema: Schema) -> dict[str, type]:
-    """Columns with text classes; in a text file "1" would otherwise be read as a number."""
-    found = {name: schema.columns[name] for name in schema.categories}
-    return {name: str for name, column in found.items() if isinstance(getattr(column, "classes")[0], str)}  # noqa: B009
-
-
-def _text(separator: str) -> Callable[[Path, Schema], pd.DataFrame]:
-    def read(path: Path, schema: Schema) -> pd.DataFrame:
-        import pandas as pd  # noqa: PLC0415
-
-        with warnings.catch_warnings():
-            # A row with more fields than the header would lose one, or shift its columns by one. Only when every
-            # column is read does pandas notice.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(path, sep=separator, dtype=_words(schema), index_col=False, low_memory=False)
-
-    return read
-
-
-def _jsonl(path: Path, schema: Schema) -> pd.DataFrame:
-    """One object per line, values as they stand: pandas' reader guesses dates from names and numbers from text."""
-    import pandas as pd  # noqa: PLC0415
-
-    unpack: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    with unpack.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as stream:
-        rows = [json.loads(line) for line in stream if line.strip()]
-    there = [name for name in schema.columns if any(name in row for row in rows if _object(row))]
-    return pd.DataFrame({name: [row.get(name) for row in rows] for name in there})
-
-
-def _object(row: Any) -> bool:
-    if not isinstance(row, dict):
-        raise ValueError  # a list or a text would answer `in` as well
-    return True
-
-
-def _parquet(path: Path, schema: Schema) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-    import pyarrow.parquet  # noqa: PLC0415
-
-    there = pyarrow.parquet.read_schema(path).names
-    return pd.read_parquet(path, engine="pyarrow", columns=[name for name in there if name in schema.columns])
-
-
-def _feather(path: Path, schema: Schema) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-
-    return pd.read_feather(path)
-
-
-def _excel(path: Path, schema: Schema) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-
-    return pd.read_excel(path, engine="openpyxl", dtype=_words(schema))
-
-
-_READERS: Final[Mapping[str, Callable[[Path, Any], Any]]] = {
-    "csv": _text(","),
-    "tsv": _text("\t"),
-    "parquet": _parquet,
-    "feather": _feather,
-    "jsonl": _jsonl,
-    "excel": _excel,
-}

@@ -131,7 +131,9 @@ def open_state(folder: Path, store: FileKeyStore, identity: Identity) -> State:
     if not (folder / DATABASE).exists():
         raise Misuse(_lost(folder))
     with store.get(STATE_KEY) as key:
-        return State.open(folder, SecretBytes(key.reveal()), identity.site_id)
+        state = State.open(folder, SecretBytes(key.reveal()), identity.site_id)
+    sweep(folder)
+    return state
 
 
 def write_request(
