@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from privfl_keys import Label, content_digest, digest
 
-from privfl.budget import Account
+from privfl.budget import Account, Charge
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.dp import LocalReport
@@ -310,7 +310,7 @@ class SiteNode:
             return repeated
         task = self._check(invitation, now)
         charge = self.terms.permit(self.party.roster, a, task, invitation.mandate, now)
-        head = self.account.reserve(charge, now)
+        head = self._reserve(charge, now)
         self._checkpoint("reserved", a.round)
         self.machine.accept(a, now=now, ledger_head=head)
         self._saved()
@@ -325,6 +325,12 @@ class SiteNode:
         self.account.settle(a.h0, self._clock.now())
         self.uploads += 1
         return "upload", out.message, [out.body]
+
+    def _reserve(self, charge: Charge, now: int) -> bytes:
+        try:
+            return self.account.reserve(charge, now)
+        except Theirs as error:  # the site's own ledger does not verify: no peer is to blame, and none may read why
+            raise StorageError(f"{error}. This site stops; nothing was charged or sent") from None
 
     def _computed(self, task: Task, invitation: Invitation) -> Outgoing:
         """Compute, noise and mask; on return the bytes are durable, whatever happens to the process."""
