@@ -30,7 +30,11 @@ def show(path: Path, book: Book, last: int) -> None:
     console.print(Text(f"{title}\n{path}: {len(book.entries)} entries, verified. Head {book.head.hex()[:16]}."))
     table = Table()
     for heading in ("#", "time", "kind", "for", "what", "mu^2", "delta'", "epsilon so far"):
-        table.add_column(heading, justify="right" if heading in ("#", "mu^2", "delta'", "epsilon so far") else "left")
+        table.add_column(
+            heading,
+            justify="right" if heading in ("#", "mu^2", "delta'", "epsilon so far") else "left",
+            overflow="fold",
+        )
     entries = book.entries[-last:] if last else book.entries
     so_far = _epsilons(book, entries)
     for entry in entries:
@@ -164,7 +168,7 @@ def show_verified(done: list[tuple[Path, LedgerReport, int]], matched: bool) -> 
     """Print what verified; ``matched`` where uploads were looked for too."""
     table = Table(title=f"{len(done)} ledger(s) verified", title_justify="left")
     for heading in ("file", "population", "entries", "head", "open", *(["uploads charged"] if matched else [])):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for path, report, count in done:
         facts = report.summary()
         words = [str(path), _plain(facts["population"]), str(facts["entries"]), facts["head"][:16], str(facts["open"])]
