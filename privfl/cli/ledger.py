@@ -185,7 +185,7 @@ def _transcripts(given: list[Path]) -> list[tuple[str, Transcript]]:
             if not path.is_file():
                 raise Misuse(f"{path}: there is no such file")
             try:
-                found.append((str(path), read_transcript(path.read_bytes())))
+                found.append((path.name, read_transcript(path.read_bytes())))
             except Malformed as error:
                 raise Unverified(f"{path} is not a whole transcript ({error}); fetch it again") from None
     return found

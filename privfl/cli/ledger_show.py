@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,20 +29,16 @@ def show(path: Path, book: Book, last: int) -> None:
         f"Ledger of {_plain(opening.population)} in {_plain(opening.federation)}, site {book.key.site_id.hex()[:16]}"
     )
     console.print(Text(f"{title}\n{path}: {len(book.entries)} entries, verified. Head {book.head.hex()[:16]}."))
-    table = Table()
-    for heading in ("#", "time", "kind", "for", "what", "mu^2", "delta'", "epsilon so far"):
-        table.add_column(
-            heading,
-            justify="right" if heading in ("#", "mu^2", "delta'", "epsilon so far") else "left",
-            overflow="fold",
-        )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("#", "time, UTC", "kind", "what", "mu^2", "delta'", "epsilon"):
+        words = heading in ("time, UTC", "kind", "what")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=heading != "what")
     entries = book.entries[-last:] if last else book.entries
     so_far = _epsilons(book, entries)
     for entry in entries:
-        who = ", ".join(_plain(word) for word in (entry.purpose, entry.analyst) if word)
-        mu2, delta = _cost_words(book, entry)
-        words = (str(entry.seq), moment(entry.time)[:19], entry.kind, who, _words(entry), mu2, delta)
-        table.add_row(*(Text(word) for word in (*words, _number(so_far.get(entry.seq)))))
+        what = ": ".join(word for word in (_who(entry), _words(entry)) if word)
+        cells = (str(entry.seq), moment(entry.time)[:16], entry.kind, what, *_cost_words(book, entry))
+        table.add_row(*(Text(cell) for cell in (*cells, _number(so_far.get(entry.seq)))))
     console.print(table)
     _show_totals(console, book)
     console.print(Text(f"\nEpsilon over time (* spent, - budget)\n{text_plot(book)}"))
@@ -137,6 +134,10 @@ def _cost_words(book: Book, entry: Entry) -> tuple[str, str]:
         if name == unit:
             return f"{float(mu2):.4g}", f"{float(delta):.3g}"
     return ("none", "") if entry.kind == "reserve" else ("", "")
+
+
+def _who(entry: Entry) -> str:
+    return ", ".join(_plain(word) for word in (entry.purpose, entry.analyst) if word)
 
 
 def _words(entry: Entry) -> str:

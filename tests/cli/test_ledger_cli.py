@@ -163,9 +163,9 @@ def test_verify_against_transcripts(tmp_path: Path, ledger: Command) -> None:
         (folder / f"{number}.transcript").write_bytes(transcript.encode())
     ran = ledger("verify", path, "--transcripts", folder, "--key", key.verify_key.raw.hex(), "--json")
     assert json.loads(ran.out)["files"][0]["matched"] == 2
-    assert "uploads" in flat(ledger("verify", path, "--transcripts", folder).out)
+    assert "uploads" in ledger("verify", path, "--transcripts", folder).out
     rewrite(path, lambda rows: rows[:4])
-    ledger("verify", path, "--transcripts", folder).failed(3, "1.transcript", "cut off")
+    ledger("verify", path, "--transcripts", folder).failed(3, "1.transcript: this", "round 2", "no entry of this one")
     (folder / "0.transcript").write_bytes(b"x")
     ledger("verify", path, "--transcripts", folder / "0.transcript").failed(3, "not a whole transcript")
     ledger("verify", path, "--transcripts", tmp_path).failed(2, "there is no transcript in")
