@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from privfl_keys import EnrolmentRequest, Identity, ScryptCost, SignedRoster
 
@@ -23,9 +23,11 @@ from privfl.homes.folder import check_founder, found, found_state, open_state, o
 from privfl.homes.ledgers import LEDGER, KnownLedger, check_population, ledger_path, open_ledger
 from privfl.homes.membership import Membership, recall, verify_join
 from privfl.homes.state import State
-from privfl.learn import BoundData
 from privfl.secagg.party import Party
 from privfl.wires.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from privfl.learn import BoundData
 
 __all__ = ["LEDGER", "JoinedSite", "OpenSite", "SiteHome", "Table", "ledger_path"]
 
