@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from privfl.cli import status
 from privfl.cli.roles import AsJson, Folder, PassphraseFile, now, passphrase, tell
@@ -71,9 +72,11 @@ def add_to_site(app: typer.Typer) -> None:
 
 
 def add_to_coordinator(app: typer.Typer) -> None:
-    """Give ``privfl coordinator`` its commands ``run`` and ``status``."""
+    """Give ``privfl coordinator`` its commands ``run``, ``status``, ``jobs`` and ``cancel``."""
     app.command("run", epilog="Example: privfl coordinator run coordinator --patience 30")(_run_coordinator)
     app.command("status")(status.show_coordinator)
+    app.command(epilog="Example: privfl coordinator jobs coordinator")(jobs)
+    app.command(epilog="Example: privfl coordinator cancel coordinator 20261120-101500-0a1b2c")(cancel)
 
 
 def _run_site(
@@ -136,10 +139,45 @@ def acknowledge(
     """
     from privfl.runtime.site_process import acknowledge_rollback  # noqa: PLC0415
 
-    header = acknowledge_rollback(folder, passphrase(folder, passphrase_file), now(), why)
+    lost = acknowledge_rollback(folder, passphrase(folder, passphrase_file), now(), why)
     tell(
         as_json,
-        {"header": header.hex()},
-        f"header {header.hex()[:16]} is acknowledged; this site takes part again from the next epoch",
+        {"acknowledged": lost},
+        f"acknowledged: {lost}; this site takes part again from the next epoch",
         f"Next: privfl site run {folder}",
     )
+
+
+def jobs(folder: Folder, as_json: AsJson = False) -> None:
+    """List the tasks in FOLDER, oldest first: what is asked, and how far each is."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from privfl.runtime.jobs import jobs_of  # noqa: PLC0415
+
+    found = [(job, job.state(), job.task) for job in jobs_of(folder)]
+    if as_json:
+        rows = [
+            {"job": job.id, "name": task.name, "state": state.state, "error": state.error} for job, state, task in found
+        ]
+        tell(True, {"jobs": rows})
+        return
+    table = Table(title=f"{len(found)} task(s) in {folder}", title_justify="left")
+    for heading in ("job", "name", "rounds", "epsilon", "state"):
+        table.add_column(heading)
+    for job, state, task in found:
+        cost = "none" if task.epsilon is None else f"{task.epsilon:g}"
+        table.add_row(job.id, escape(task.name), str(task.rounds), cost, escape(f"{state.state} {state.error}".strip()))
+    Console().print(table)
+
+
+def cancel(
+    folder: Folder,
+    job: Annotated[str, typer.Argument(help="The job, as privfl coordinator jobs lists it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take a task out of the queue of FOLDER, or give up one that was interrupted; what is charged stays charged."""
+    from privfl.runtime.jobs import cancel_job  # noqa: PLC0415
+
+    cancel_job(folder, job)
+    tell(as_json, {"cancelled": job}, f"task {job} is cancelled; what its sites were charged stays charged")

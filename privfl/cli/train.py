@@ -51,10 +51,17 @@ def train(
     if detach:
         _tell_queued(job, coordinator, running, as_json)
         return
-    if running:
-        _follow(job, coordinator)
-    else:
-        _here(job, coordinator, word, (gather, patience, grace), log_level, quiet=as_json)
+    try:
+        if running:
+            _follow(job, coordinator)
+        else:
+            _here(job, coordinator, word, (gather, patience, grace), log_level, quiet=as_json)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"\ntask {job.id} goes on with: privfl coordinator run {coordinator}\n"
+            f"or is dropped with: privfl coordinator cancel {coordinator} {job.id}\n"
+        )
+        raise
     _show(job, as_json)
 
 

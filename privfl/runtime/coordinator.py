@@ -367,6 +367,13 @@ class CoordinatorNode:
                 reasons.setdefault(site, "did not answer in time")
         return reasons
 
+    def end_epoch(self) -> None:
+        """Tell the sites that nothing more will be asked in this epoch, so that they erase its keys; best effort."""
+        if self.machine.has_record and not self.slot_open:
+            scope = self.machine.record.scope
+            for site in self.machine.record.sites:
+                self._post.send(site, "end-epoch", OpenEpoch(scope.epoch).encode())
+
     @property
     def epoch_open(self) -> bool:
         """Whether there is an epoch of the present roster to run rounds in."""

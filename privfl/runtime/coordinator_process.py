@@ -174,11 +174,16 @@ class CoordinatorProcess:
             self._run, run = None, self._run
         self._forget(job, run)
         job.move(JobState("done"))
+        try:
+            self.node.end_epoch()
+        except WireError as error:
+            log.warning("the sites were not told that the epoch is over: %s", error)
         self._update(phase=Phase.DONE, waits_for="", force=True)
         return fit
 
     def _trained(self, job: Job, bar: TrainingProgress | None) -> Fit:
         home, asked = self.home, job.task
+        self._forget_cancelled()
         task, complete, least = compile_task(asked, job.schema, home.party.roster, home.policy)
         setting = Setting(home.policy.hash, complete, least, min(asked.attempts, home.policy.attempts_per_round))
         setting = replace(setting, mandate=job.mandate)
@@ -222,6 +227,11 @@ class CoordinatorProcess:
                 f"{', '.join(missing)}. Start them with: privfl site run, and run the task again"
             )
         return present
+
+    def _forget_cancelled(self) -> None:
+        """Drop what was kept to go on with jobs that are over, cancelled ones above all."""
+        over = {f"run {job.id}": None for job in jobs_of(self.home.folder) if job.state().over}
+        self.home.state.put({name: None for name in over if self.home.state.get(name) is not None})
 
     def _past(self) -> list[tuple[Release | None, int]]:
         stored = self.home.state.get(PAST)

@@ -7,7 +7,6 @@ what is needed to go on after a stop lies in the coordinator's sealed state and 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -23,11 +22,12 @@ from pydantic import Field
 from privfl.declared import Declared
 from privfl.dp import Trust
 from privfl.entropy import SYSTEM
-from privfl.errors import Misuse
+from privfl.errors import Misuse, Refused
 from privfl.homes.files import storage, write_file
+from privfl.homes.lock import holder
 from privfl.learn import Averaging, Linear, Logistic, Schema, Spec
 
-__all__ = ["Job", "JobState", "TaskFile", "jobs_of", "read_task", "submit"]
+__all__ = ["Job", "JobState", "TaskFile", "cancel_job", "jobs_of", "read_task", "submit"]
 
 FOLDER = "jobs"
 KINDS: Mapping[str, type[Logistic] | type[Linear] | type[Averaging]] = {
@@ -200,6 +200,18 @@ def jobs_of(home: Path) -> list[Job]:
     return [Job(folder / name) for name in names if _ID.fullmatch(name)]
 
 
-def finite(value: float) -> float | None:
-    """For JSON, which has no infinity."""
-    return value if math.isfinite(value) else None
+def cancel_job(home: Path, name: str) -> None:
+    """Take a job out of the queue.
+
+    Raises:
+        Misuse: there is none of that name, it is over, or a coordinator is at work on it.
+    """
+    job = next((one for one in jobs_of(home) if one.id == name), None)
+    if job is None:
+        raise Misuse(f"there is no job {name!a:.80} in {home}; see: privfl coordinator jobs {home}")
+    state = job.state()
+    if state.over:
+        raise Misuse(f"job {name} is {state.state} already; there is nothing to cancel")
+    if state.state == "running" and holder(home) is not None:
+        raise Misuse(f"a coordinator is at work on job {name}; stop it first, then cancel")
+    job.move(JobState("failed", "cancelled by the operator", Refused.exit_code, "Refused"))

@@ -170,6 +170,7 @@ class SiteNode:
             "contributions": self._contributions,
             "record": self._record,
             "ping": self._ping,
+            "end-epoch": self._end_epoch,
             "announce": self._announce,
             "ask-vote": self._vote,
             "ask-abort": self._abort,
@@ -266,6 +267,26 @@ class SiteNode:
 
     def _ping(self, received: Received) -> tuple[str, Record, list[bytes]]:
         return "hello", self._hello(), []
+
+    def _end_epoch(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        epoch = OpenEpoch.decode(received.payload).epoch
+        if epoch != self.machine.epoch:
+            raise Refused(f"epoch {epoch} is not the one that this site is in")
+        self._erase()
+        return "ended", OpenEpoch(epoch), []
+
+    def expire(self) -> bool:
+        """Erase the keys of an epoch that is too old to be used again; returns whether there was one."""
+        if not self.machine.expired(self._clock.now()):
+            return False
+        self._erase()
+        return True
+
+    def _erase(self) -> None:
+        self.machine.close_epoch()
+        self._saved()
+        self._store.end_epoch()
+        log.info("the keys of epoch %d are erased", self.machine.epoch)
 
     def _open_epoch(self, received: Received) -> tuple[str, Record, list[bytes]]:
         before = self.machine.epoch

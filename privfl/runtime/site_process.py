@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from privfl.budget.ledger_entries import Kind
 from privfl.clock import Clock, SystemClock
 from privfl.codec import Record
 from privfl.dp import epsilon_of_cost
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse, WireError
+from privfl.homes.ledgers import KnownLedger
 from privfl.homes.site import OpenSite, SiteHome
 from privfl.runtime.alive import Process
 from privfl.runtime.logs import where
@@ -27,6 +29,7 @@ __all__ = ["ALARM", "SiteProcess", "acknowledge_rollback", "run_site"]
 
 log = logging.getLogger("privfl.site")
 ALARM = "alarm"
+BEHIND_LEDGER = b"behind the ledger"
 WAIT_MS = 500
 LONGEST_PAUSE = 10.0  # seconds between tries while the wire cannot be used
 
@@ -49,8 +52,8 @@ class SiteProcess:
         alarm = site.state.get(ALARM)
         if alarm is not None:
             raise Misuse(
-                "this site's store was found to be an older copy: the coordinator has a header that this site signed "
-                "and does not know. Tell the compliance officer, compare the ledger with the public transcripts "
+                "this site's store was found to be an older copy: it does not know what this site has signed. "
+                "Tell the compliance officer, compare the ledger with the public transcripts "
                 f"(privfl ledger verify {site.folder} --transcripts DIR), then: privfl site acknowledge {site.folder}"
             )
         store = DurableSiteStore(site.state, site.folder / "outbox", site.anchor_item)
@@ -68,9 +71,11 @@ class SiteProcess:
         )
         stored = store.outbox()
         h0 = Upload.decode(stored).header.h0 if stored is not None else None
+        self._check_age({self.node.machine.used, h0})
         for entry in site.ledger.recover(self.node.machine.used or None, h0, now):
             log.warning("the last run ended in the middle of a slot: %s", entry.kind)
         site.state.put(site.anchor_item())
+        self._epsilon: tuple[bytes, float | None] = (b"", None)
         policy = site.policy
         budget = policy.limits().budget
         self._file = StatusFile(site.folder / NAME)
@@ -85,6 +90,21 @@ class SiteProcess:
             epsilon_total=None if budget is None else budget.epsilon,
         )
         self._show("")
+
+    def _check_age(self, known: Collection[bytes | None]) -> None:
+        """Raise Misuse if the ledger tells of an upload that the sealed state does not know: it is an older copy.
+
+        The state is saved before the ledger settles, so it may lag behind by one entry, never by a slot.
+        """
+        remembered = KnownLedger.of(self.site.state)
+        since = self.site.ledger.entries()[remembered.anchor.seq + 1 :] if remembered is not None else ()
+        if any(entry.kind in (Kind.SETTLE, Kind.BURN) and entry.reference not in known for entry in since):
+            self.site.state.put({ALARM: BEHIND_LEDGER})
+            raise Misuse(
+                f"the sealed state in {self.site.folder} is older than the ledger: it does not know of an upload that "
+                "the ledger shows. This site would contradict itself in public, and does not start. Tell the "
+                f"compliance officer; when it is settled: privfl site acknowledge {self.site.folder}"
+            )
 
     def serve(self, stop: Callable[[], bool], idle_ms: int | None = None) -> None:
         """Answer until ``stop()``, or until nothing has come for ``idle_ms``.
@@ -113,6 +133,7 @@ class SiteProcess:
                 self._show("")
             else:
                 self._file.flush()
+                self.node.expire()
                 if now - began < 0.02:  # something lies there that cannot be answered yet
                     time.sleep(0.02)
             if idle_ms is not None and (now - idle_since) * 1000 > idle_ms:
@@ -142,10 +163,6 @@ class SiteProcess:
             return
         epoch, round_, attempt = node.at
         stage, waits = _stage(doing, node)
-        budget, spent = self.site.ledger.limits, self.site.ledger.spent()
-        epsilon = None
-        if budget is not None and budget.budget is not None and spent is not None:
-            epsilon = epsilon_of_cost(spent, budget.budget.delta) if spent.mu2 or spent.delta else 0.0
         self._update(
             epoch=epoch or None,
             round=round_ or None,
@@ -158,9 +175,20 @@ class SiteProcess:
             bytes_sent=node.bytes_sent,
             refusals=node.refused,
             refusal=node.refusals[-1] if node.refusals else "",
-            epsilon=epsilon,
+            epsilon=self._spent(),
             error="",
         )
+
+    def _spent(self) -> float | None:
+        """ε so far at the policy's δ; solved for again only when the ledger has grown."""
+        ledger = self.site.ledger
+        if self._epsilon[0] != ledger.head:
+            limits, spent, epsilon = ledger.limits, ledger.spent(), None
+            if limits is not None and limits.budget is not None and spent is not None:
+                known = spent.mu2 or spent.delta
+                epsilon = epsilon_of_cost(spent, limits.budget.delta) if known else 0.0
+            self._epsilon = ledger.head, epsilon
+        return self._epsilon[1]
 
     def _update(self, *, force: bool = False, **fields: object) -> None:
         self._status = replace(self._status, **fields)  # type: ignore[arg-type]
@@ -210,10 +238,10 @@ def run_site(
         return process.node.uploads
 
 
-def acknowledge_rollback(folder: Path, passphrase: str, now: int, why: str, *, entropy: Entropy = SYSTEM) -> bytes:
+def acknowledge_rollback(folder: Path, passphrase: str, now: int, why: str, *, entropy: Entropy = SYSTEM) -> str:
     """After people have settled what an older copy of the store lost: know its head from now on, leave the epoch.
 
-    Leaves a note in the ledger. Returns the 32-byte hash of the header that the store did not know.
+    Leaves a note in the ledger. Returns what was acknowledged, in words.
 
     Raises:
         Misuse: there is nothing to acknowledge.
@@ -222,7 +250,7 @@ def acknowledge_rollback(folder: Path, passphrase: str, now: int, why: str, *, e
         alarm = site.state.get(ALARM)
         if alarm is None:
             raise Misuse(f"there is no alarm in {folder}; nothing needs to be acknowledged")
-        head = SeenHead.decode(alarm)
+        head = None if alarm == BEHIND_LEDGER else SeenHead.decode(alarm)
         store = DurableSiteStore(site.state, site.folder / "outbox", site.anchor_item)
         node = SiteNode(
             site.party,
@@ -234,8 +262,12 @@ def acknowledge_rollback(folder: Path, passphrase: str, now: int, why: str, *, e
             SystemClock(),
             entropy,
         )
-        node.machine.acknowledge(head)
-        site.ledger.note(f"the store was an older copy; header {head.header.hex()[:16]} acknowledged: {why}", now)
+        if head is not None:
+            node.machine.acknowledge(head)
+        elif node.machine.in_epoch:
+            node.machine.close_epoch()
+        lost = "what the ledger shows" if head is None else f"header {head.header.hex()[:16]}"
+        site.ledger.note(f"the store was an older copy; {lost} acknowledged: {why}", now)
         site.state.put({ALARM: None, **site.anchor_item(), "machine": node.machine.dump()})
         site.state.rotate()
-        return head.header
+        return lost

@@ -77,6 +77,7 @@ class RunRecord(Record):
     round: int
     attempt: int  # number of the next attempt of that round
     charged: int
+    epoch: int  # number of the epoch that this run opened last
     rounds_in_epoch: int
     dropped: tuple[tuple[int, tuple[str, ...]], ...]
     scores: str  # JSON, exact figures of rows that the coordinator holds itself
@@ -109,14 +110,14 @@ class TrainingRun:
         self.dropped: dict[int, tuple[str, ...]] = {}
         self.scores: list[dict[str, float]] = []
         self.sizes = (0, 0)
-        self.charged = self._attempt = self._in_epoch = 0
+        self.charged = self._attempt = self._epoch = self._in_epoch = 0
         if resumed is not None:
             self._resume(*resumed)
 
     def _resume(self, record: RunRecord, transcripts: Sequence[Transcript]) -> None:
         self.state = load_state(self.task, record.state)
-        self.charged, self._in_epoch, self.sizes = record.charged, record.rounds_in_epoch, record.sizes
-        self._attempt = record.attempt
+        self.charged, self._attempt, self.sizes = record.charged, record.attempt, record.sizes
+        self._epoch, self._in_epoch = record.epoch, record.rounds_in_epoch
         self.dropped, self.scores = dict(record.dropped), json.loads(record.scores)
         self.transcripts = list(transcripts)
 
@@ -127,6 +128,7 @@ class TrainingRun:
             self.state.round + 1,
             self._attempt,
             self.charged,
+            self._epoch,
             self._in_epoch,
             tuple(sorted(self.dropped.items())),
             json.dumps(self.scores),
@@ -167,9 +169,12 @@ class TrainingRun:
         )
 
     def _epoch_needed(self) -> bool:
-        """At the start, after 100 rounds, for a new roster, and soon after a site came back that is not in it."""
+        """At the start, after 100 rounds, for a new roster, and soon after a site came back that is not in it.
+
+        Also if another run has opened one since: rounds only rise within an epoch.
+        """
         coordinator = self.stage.coordinator
-        if not coordinator.epoch_open:
+        if not coordinator.epoch_open or coordinator.machine.record.scope.epoch != self._epoch:
             return True
         if coordinator.slot_open:
             return False
@@ -184,7 +189,7 @@ class TrainingRun:
         present = stage.present() if stage.present is not None else sorted(stage.names)
         for site, why in stage.coordinator.open_epoch(present).items():
             log.warning("site %s is not in the epoch: %s", stage.names[site], why)
-        self._in_epoch = 0
+        self._epoch, self._in_epoch = stage.coordinator.machine.record.scope.epoch, 0
 
     def _round(self, bar: TrainingProgress | None) -> None:
         stage, task, number, setting = self.stage, self.task, self.state.round + 1, self.setting

@@ -129,6 +129,16 @@ class SiteMachine:
         self._state = SiteState(self._state.last_epoch, moved, fresh, committee.fresh_member_state())
         return excluded
 
+    @property
+    def in_epoch(self) -> bool:
+        """Whether there are keys of an epoch to erase."""
+        return self._state.epoch is not None and self._state.epoch.stage != "erased"
+
+    def expired(self, now: int) -> bool:
+        """Whether the active epoch is so old that this site would refuse every slot in it."""
+        epoch = self._state.epoch
+        return epoch is not None and epoch.stage == "active" and now - epoch.joined_at > epochs.MAX_AGE_MS
+
     def close_epoch(self) -> None:
         """Erase the epoch's keys."""
         self._state = replace(self._state, epoch=epochs.close(self._epoch()))
