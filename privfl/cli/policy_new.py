@@ -34,9 +34,9 @@ EPILOG = (
     "Example: privfl policy new policy.yaml --schema schema.yaml --federation northern-hospitals "
     "--epsilon 4 --task logistic=0.3 --yes"
 )
-Say = Annotated[str | None, typer.Option()]
-Count = Annotated[int | None, typer.Option()]
-Real = Annotated[float | None, typer.Option()]
+Say = str | None
+Count = int | None
+Real = float | None
 Many = list[str] | None
 
 
@@ -48,33 +48,33 @@ def new(
     file: Annotated[Path, typer.Argument(help="The file to write; never overwritten.")],
     schema: Annotated[Path | None, typer.Option(help="Take columns, dataset and size from this schema.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take the default of what is not given.")] = False,
-    federation: Say = None,
-    version: Count = None,
-    valid_from: Say = None,
-    expires: Say = None,
-    dataset: Say = None,
-    schema_version: Count = None,
-    population: Say = None,
-    subjects: Count = None,
-    max_sites_per_subject: Count = None,
-    unit: Say = None,
-    trust: Say = None,
-    epsilon: Real = None,
-    delta: Real = None,
+    federation: Annotated[Say, typer.Option(help="Name of the federation, as in its roster.")] = None,
+    version: Annotated[Count, typer.Option(help="Counts up with every change.")] = None,
+    valid_from: Annotated[Say, typer.Option(help="First day, YYYY-MM-DD (UTC).")] = None,
+    expires: Annotated[Say, typer.Option(help="Day on which it ends, YYYY-MM-DD (UTC).")] = None,
+    dataset: Annotated[Say, typer.Option(help="Name of the schema.")] = None,
+    schema_version: Annotated[Count, typer.Option(help="Version of the schema.")] = None,
+    population: Annotated[Say, typer.Option(help="Whose ids the data use; one ledger per site and population.")] = None,
+    subjects: Annotated[Count, typer.Option(help="Declared public number of people.")] = None,
+    max_sites_per_subject: Annotated[Count, typer.Option(help="At how many sites one person may be.")] = None,
+    unit: Annotated[Say, typer.Option(help="record, subject or site.")] = None,
+    trust: Annotated[Say, typer.Option(help="distributed or local.")] = None,
+    epsilon: Annotated[Real, typer.Option(help="The total promise.")] = None,
+    delta: Annotated[Real, typer.Option(help="With epsilon; at most 1/(10 x subjects).")] = None,
     without_noise: Annotated[bool, typer.Option("--without-noise", help="Exact sums; protects no one.")] = False,
-    max_epsilon_per_upload: Real = None,
+    max_epsilon_per_upload: Annotated[Real, typer.Option(help="Cap on one upload alone.")] = None,
     share: Annotated[Many, _pair("PURPOSE=PART", "Share of the total")] = None,
     analyst: Annotated[Many, _pair("NAME=PART", "Who may ask, and his cap")] = None,
-    window_days: Count = None,
-    lifetime_epsilon: Real = None,
-    lifetime_delta: Real = None,
-    colluders: Count = None,
-    min_survivors: Count = None,
-    min_sites: Count = None,
-    min_committee: Count = None,
-    attempts_per_round: Count = None,
+    window_days: Annotated[Count, typer.Option(help="Length of a sliding window that refreshes the total.")] = None,
+    lifetime_epsilon: Annotated[Real, typer.Option(help="Cap for life, with a window.")] = None,
+    lifetime_delta: Annotated[Real, typer.Option(help="Its delta.")] = None,
+    colluders: Annotated[Count, typer.Option(help="Sites that may side with the coordinator.")] = None,
+    min_survivors: Annotated[Count, typer.Option(help="Least sites in an opened sum.")] = None,
+    min_sites: Annotated[Count, typer.Option(help="Least sites in a round.")] = None,
+    min_committee: Annotated[Count, typer.Option(help="Least committee members.")] = None,
+    attempts_per_round: Annotated[Count, typer.Option(help="Tries per round, each charged.")] = None,
     mode: Annotated[Many, typer.Option(help="voted or complete (repeat)")] = None,
-    min_cell_count: Count = None,
+    min_cell_count: Annotated[Count, typer.Option(help="Least noisy count that is shown.")] = None,
     task: Annotated[list[str] | None, _pair("KIND=CLIP", "Allowed training and its largest clip")] = None,
     statistic: Annotated[Many, typer.Option(help="Name of a statistic (repeat)")] = None,
     column_: Annotated[
