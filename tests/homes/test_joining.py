@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from privfl_keys import KeyStoreError
+from privfl_keys import FileKeyStore, KeyStoreError
 
 from privfl.budget import SignedPolicy
 from privfl.budget.ledger_entries import Kind
@@ -461,3 +462,21 @@ def test_populations_never_share_a_ledger() -> None:
     paths = {ledger_path(Path("f"), name) for name in names}
     assert len(paths) == len(names)
     assert all(path.parent == Path("f/ledger") for path in paths)
+
+
+def test_nothing_secret_lies_outside_keys_and_state(scene: Scene) -> None:
+    """After joining, binding and opening, no file of the folder or the wire has a seed, the passphrase, or a row."""
+    scene.join(table=scene.table())
+    with SiteHome.open(scene.folder("north"), PASS, NOW) as site:
+        assert site.bound.report.rows == 3
+    store = FileKeyStore.open(scene.folder("north") / "keys", PASS)
+    seeds = [store.get(name).reveal()[-32:] for name in store.names()]
+    secrets = [PASS.encode(), b"77.25", b"63.125", *seeds, *(seed.hex().encode() for seed in seeds)]
+    secrets += [base64.b64encode(seed).rstrip(b"=") for seed in seeds]
+    files = {
+        **tree(scene.folder("north")),
+        **{f"wire/{name}": data for name, data in tree(scene.root / "wire").items()},
+    }
+    assert {"site.yaml", "ledger/patients.db", "state.db"} <= set(files)
+    for name, data in files.items():
+        assert not any(secret in data for secret in secrets), name
