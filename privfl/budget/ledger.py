@@ -68,7 +68,7 @@ class Ledger:
         Raises:
             Misuse: no such file, or it may not be written.
             Unverified: it does not verify; the message names the first bad entry.
-            Refused: another process keeps it locked.
+            StorageError: another process keeps it locked.
         """
         chain = Chain(Path(path), key)
         try:
@@ -157,7 +157,8 @@ class Ledger:
 
         Raises:
             BudgetExceeded: it does not fit.
-            Refused: no policy is in force, another one permitted this, no finite cost, the clock is wrong, disk full.
+            Refused: no policy is in force, another one permitted this, no finite cost, the clock is wrong.
+            StorageError: the disk is full or read-only, or another process keeps the file locked.
             Misuse: a reference that is not 32 bytes, or words that are too long.
             Unverified: the file is not what this process left.
         """

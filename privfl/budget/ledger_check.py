@@ -81,7 +81,7 @@ def read_ledger(path: str | os.PathLike[str], key: VerifyKey | None = None) -> B
         key: the site's, from the roster. Without one the ledger is held against the key that it names itself.
 
     Raises:
-        Misuse, Refused: the file cannot be read.
+        Misuse: the file cannot be read.
         Unverified: it does not verify; the message names the first bad entry.
     """
     return Book.read(read_rows(Path(path)), key)

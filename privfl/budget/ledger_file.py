@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from privfl.budget.ledger_entries import Sealed
-from privfl.errors import Misuse, PrivflError, Refused, StorageError, Unverified
+from privfl.errors import Misuse, PrivflError, StorageError, Unverified
 
 __all__ = ["append", "begin", "connect", "create_file", "guarded", "identity", "read_rows", "rows_from"]
 
@@ -74,7 +74,7 @@ def _in_words(path: Path, error: sqlite3.Error) -> PrivflError:
         return Misuse(f"{path} is closed, or was opened in another thread ({error}); open it where it is used")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Refused(
+        return StorageError(
             f"another process has kept {path} locked for {PATIENCE_S:.0f} s; stop it, or wait, and ask again; "
             "nothing was charged"
         )
@@ -207,8 +207,11 @@ def append(connection: sqlite3.Connection, seq: int, sealed: Sealed) -> None:
 def read_rows(path: Path) -> list[tuple[int, Sealed]]:
     """All rows of a ledger, read-only: works beside a running site, and writes nothing where the file is.
 
+    Not for a second thread of a process that is writing the same file: POSIX locks belong to a process, and
+    whoever closes the file drops them all.
+
     Raises:
-        Misuse, Refused: it cannot be read. Unverified: it is no ledger, or damaged.
+        Misuse: it cannot be read (StorageError: it is locked). Unverified: it is no ledger, or damaged.
     """
     with guarded(path):
         try:

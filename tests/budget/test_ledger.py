@@ -251,7 +251,7 @@ def test_a_locked_file_is_named(ledger: Ledger, path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     ledger._chain._connection.execute("PRAGMA busy_timeout = 1")
-    with pytest.raises(Refused, match="another process has kept"):
+    with pytest.raises(StorageError, match="another process has kept"):
         ledger.reserve(charge(1), START)
     other.close()
     ledger.reserve(charge(1), START)

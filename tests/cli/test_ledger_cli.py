@@ -150,7 +150,7 @@ def test_verify_names_what_is_wrong(site: Path, tmp_path: Path, ledger: Command)
     ledger("verify", site).failed(3, "entry 4 (reserve, 2026", "entry 3 should follow")
     ledger("show", site).failed(3, "entry 4")
     out.write_text(out.read_text().replace('"0.1"', '"0.0"', 1))
-    ledger("verify", out).failed(3, "ledger.json: entry 2 (reserve,", "the export was edited")
+    ledger("verify", out).failed(3, "entry 2 (reserve,", "the export was edited")
 
 
 def test_verify_against_transcripts(tmp_path: Path, ledger: Command) -> None:
