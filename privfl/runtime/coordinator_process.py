@@ -329,15 +329,19 @@ def run_coordinator(
     pace: Pace | None = None,
     once: bool = False,
     clock: Clock | None = None,
+    after_round: Callable[[int, RoundResult, Mapping[str, bytes]], None] | None = None,
 ) -> None:
     """Open a coordinator's folder and run its jobs until told to stop, or with ``once`` until none is waiting.
+
+    Args:
+        after_round: called with each opened round's number, its result, and the packed vectors by site id in hex.
 
     Raises:
         PrivflError: the folder cannot be opened, or the disk does not take what must be durable.
     """
     clock = clock or SystemClock()
     with CoordinatorHome.open(folder, passphrase, clock.now()) as home:
-        process = CoordinatorProcess(home, clock, pace=pace)
+        process = CoordinatorProcess(home, clock, pace=pace, after_round=after_round)
         try:
             process.serve(stop, once=once)
         except BaseException as error:
