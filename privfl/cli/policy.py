@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from privfl.cli import policy_new as new
+from privfl.cli import policy_plan
 from privfl.clock import SystemClock
 from privfl.errors import Misuse, Refused
 
@@ -31,6 +32,7 @@ File = Annotated[Path, typer.Argument(help="A policy in YAML, or a signed one.",
 RosterFile = Annotated[Path | None, typer.Option("--roster", help="The roster file, to compare the numbers with.")]
 
 app.command("new", epilog=new.EPILOG)(new.new)
+app.command("plan", epilog=policy_plan.EPILOG)(policy_plan.plan)
 
 
 @app.command(epilog="Example: privfl policy check policy.yaml --roster roster.bin")
