@@ -143,8 +143,8 @@ def _read(texts: tuple[str, ...]) -> Budget | None:
         return None
     epsilon, delta, mu2, slack = texts
     limits, numbers = Cost.from_decimals(mu2, slack), (float(epsilon), float(delta))
-    if not all(math.isfinite(number) for number in numbers):
-        raise Malformed("a budget is not finite")
+    if not (0 < numbers[0] < math.inf and 0 < numbers[1] < 1):
+        raise Malformed("a budget has an epsilon above 0 and a delta between 0 and 1")
     return Budget(*numbers, limits.mu2, limits.delta)
 
 

@@ -63,16 +63,23 @@ def guarded(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _in_words(path, error) from None
+    except UnicodeDecodeError:  # sqlite3 decodes the schema's text, and messages that quote it
+        raise Unverified(f"{path} is damaged or no ledger (its schema is no text); restore the latest copy") from None
     except OSError as error:
         raise Misuse(
             f"{path}: {error.strerror or 'it cannot be used'}; check the path, its owner and mode, and the disk"
         ) from None
 
 
+def _code(error: sqlite3.Error) -> int:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # not every one carries its code
+    return code & 0xFF
+
+
 def _in_words(path: Path, error: sqlite3.Error) -> PrivflError:
     if isinstance(error, sqlite3.ProgrammingError):
         return Misuse(f"{path} is closed, or was opened in another thread ({error}); open it where it is used")
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code = _code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageError(
             f"another process has kept {path} locked for {PATIENCE_S:.0f} s; stop it, or wait, and ask again; "
@@ -87,7 +94,7 @@ def _in_words(path: Path, error: sqlite3.Error) -> PrivflError:
         return StorageError(f"{path} may not be written; give the site's user write access to it and to its folder")
     if code == sqlite3.SQLITE_CANTOPEN:
         return Misuse(f"{path} cannot be opened; check the path, and the owner and mode of the file and its folder")
-    return Unverified(f"{path} is damaged or no ledger ({error}); restore the latest copy of it")
+    return Unverified(f"{path} is damaged or no ledger ({str(error)!a:.120}); restore the latest copy of it")
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -217,7 +224,7 @@ def read_rows(path: Path) -> list[tuple[int, Sealed]]:
         try:
             return _read_rows(path)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise
         # A writer was killed between two pages and its journal is still beside: undo that in a copy.
         with tempfile.TemporaryDirectory() as folder:

@@ -329,6 +329,8 @@ def test_limits_are_stated_exactly(bounds: Limits) -> None:
         replace(stated, budget=("nan", "1e-05", "1", "0")),
         replace(stated, budget=("5.0", "0.00001", "1", "0")),
         replace(stated, budget=("5.0",)),
+        replace(stated, budget=("5.0", "1.0", "1", "0")),
+        replace(stated, budget=("0.0", "1e-05", "1", "0")),
         replace(stated, sites_per_subject=0),
     ):
         with pytest.raises(Malformed):

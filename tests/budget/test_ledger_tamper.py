@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -241,6 +242,19 @@ def test_damaged_files(size: int, path: Path) -> None:
     path.write_bytes(data[:size] + bytes(range(256)) * ((len(data) - size) // 256))
     with pytest.raises(Theirs):
         read_ledger(path)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4))
+def test_any_damage_is_named_or_harmless(original: Path, tmp_path: Path, damage: list[tuple[int, int]]) -> None:
+    """Bytes anywhere in the file: what is read is the ledger itself, or privfl's own error says that it is not."""
+    data = bytearray(original.read_bytes())
+    for at, change in damage:
+        data[at % len(data)] ^= change
+    path = tmp_path / "damaged.db"
+    path.write_bytes(data)
+    with contextlib.suppress(Theirs, Misuse):
+        assert read_ledger(path).anchor in [Anchor(n, e.hash) for n, e in enumerate(read_ledger(original).entries)]
 
 
 def test_files_that_are_none(path: Path, tmp_path: Path) -> None:
