@@ -4,54 +4,38 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import sys
-import tempfile
+import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from privfl.cli.demo_children import ending_on
+from privfl.cli.demo_folder import check_folder, passing_folder, put_results, users_folder
+from privfl.cli.demo_outcome import DELTA, Asked, Death, Outcome, Seen
+from privfl.cli.demo_show import show, show_next
 from privfl.errors import Misuse
+
+if TYPE_CHECKING:
+    from privfl.learn import Logistic, Task
+    from privfl.runtime import Federation
 
 __all__ = ["demo"]
 
 ROUNDS = 30
-DELTA = 1e-5
-MARKER = "privfl-demo.json"
 
 
-@dataclass
-class Seen:
-    """What passed through the coordinator's hands: every packed vector, and one sum per round."""
+class Wire(StrEnum):
+    """What the parties speak over."""
 
-    vectors: int = 0
-    counts: list[int] = field(default_factory=lambda: [0] * 256)
-    example: tuple[str, bytes, list[int]] | None = None
-
-    def observe(self, number: int, result: Any, bodies: Mapping[str, bytes]) -> None:
-        """Count the bytes of each masked vector; keep the first as an example beside the opened sum."""
-        import numpy as np  # noqa: PLC0415
-
-        for site, body in bodies.items():
-            self.vectors += 1
-            # the last byte may hold padding, zeros that belong to no mask
-            found = np.bincount(np.frombuffer(body, np.uint8)[:-1], minlength=256)
-            self.counts = [have + int(more) for have, more in zip(self.counts, found, strict=True)]
-            if self.example is None:
-                self.example = (site, body[:24], [int(value) for value in result.total[:3]])
-
-    def uniformity(self) -> float:
-        """p-value of the hypothesis that the masked bytes are uniform (χ² with 255 degrees of freedom)."""
-        from scipy.stats import chisquare  # noqa: PLC0415
-
-        return float(chisquare(self.counts).pvalue)
+    FOLDER = "folder"
+    MEMORY = "memory"
 
 
 def demo(
@@ -60,15 +44,21 @@ def demo(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Who gets which rows, and who dies when; never the noise.")
     ] = 1,
+    wire: Annotated[
+        Wire, typer.Option(help="folder: every party a process, over a shared folder; memory: all in this process.")
+    ] = Wire.FOLDER,
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="Write model, history, privacy report and transcripts here.")
+        Path | None,
+        typer.Option("--dir", help="Leave model, history, privacy report, transcripts and all folders here."),
     ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="The same in a temporary folder, whose name is told.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")] = False,
 ) -> None:
     """Watch hospitals train one private model; one dies in the middle of a round.
 
-    Scikit-learn's breast-cancer table is split among them. Every upload is noised and masked at its site;
-    the coordinator opens one sum per round. Ends with how good the model is, what it cost, and the proof.
+    Scikit-learn's breast-cancer table is split among them. Every hospital and the coordinator is a process of its
+    own with its folder, its keys, its signed policy and its ledger. Every upload is charged, noised and masked at
+    its site; the coordinator opens one sum per round. Ends with how good the model is, what it cost, and the proof.
 
     Example: privfl demo --epsilon 1 --sites 7 --dir demo-out
     """
@@ -80,15 +70,23 @@ def demo(
     if folder is not None:
         check_folder(folder)
     console = Console(stderr=as_json, highlight=False)
-    with errors_only():
-        outcome = _run(console, epsilon, sites, seed, quiet=as_json)
-    result = outcome.summary(time.perf_counter() - started)
-    if folder is not None:
-        write_folder(folder, outcome.fit, result)
+    asked, kept = Asked(epsilon, sites, seed, ROUNDS), keep or folder is not None
+    with ExitStack() as stack:
+        stack.enter_context(errors_only())
+        stack.enter_context(ending_on(signal.SIGTERM, signal.SIGHUP))
+        stage = _Stage(console, asked, quiet=as_json)
+        place = stack.enter_context(users_folder(folder) if folder else passing_folder(keep=keep))
+        outcome = stage.processes(place) if wire is Wire.FOLDER else stage.memory(place / "result")
+        result = outcome.summary(time.perf_counter() - started)
+        if kept:
+            put_results(place, outcome.result, result)
+            stage.tidy(place)
     if as_json:
         typer.echo(json.dumps(result))
     else:
-        _show(console, outcome, result, folder)
+        show(console, outcome, result)
+    if kept and not (as_json and folder):
+        show_next(console, outcome, folder or place)
 
 
 @contextmanager
@@ -103,168 +101,119 @@ def errors_only() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise Misuse unless ``folder`` can be written and holds nothing but an earlier demo; changes nothing."""
-    try:
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
-            raise Misuse(f"{folder} is not empty and holds no earlier demo; choose another --dir")
-        at = folder.absolute()
-        while not at.exists():
-            at = at.parent
-        with tempfile.TemporaryDirectory(dir=at, prefix=".privfl-"):
-            pass  # a probe: permissions alone do not tell
-    except OSError as error:
-        raise Misuse(f"cannot write to {folder}: {error.strerror}; choose a writable --dir") from None
+class _Stage:
+    """The demo's tables, task and policy, made before anything is written; raises Misuse and BudgetExceeded."""
 
+    def __init__(self, console: Console, asked: Asked, *, quiet: bool) -> None:
+        from privfl.cli.demo_world import policy_of  # noqa: PLC0415 - a wrong argument is answered before these load
+        from privfl.cli.roles import now  # noqa: PLC0415
+        from privfl.learn import Logistic  # noqa: PLC0415
+        from privfl.learn.datasets import breast_cancer_sites  # noqa: PLC0415
+        from privfl.runtime import Federation  # noqa: PLC0415
 
-def write_folder(folder: Path, fit: Any, result: Mapping[str, Any]) -> None:
-    """Put the results into ``folder``, in place of an earlier demo's; raises Misuse."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise Misuse(f"cannot write to {folder}: {error.strerror}; choose a writable --dir") from None
-    fit.save(folder)
-
-
-@dataclass
-class Outcome:
-    """Everything the demo shows."""
-
-    fit: Any
-    sites: int
-    victim: str
-    round: int
-    accuracy: dict[str, float]
-    verified: int
-    seen: Seen
-    held: int
-
-    def summary(self, seconds: float) -> dict[str, Any]:
-        """The object that ``--json`` prints."""
-        fit = self.fit
-        return {
-            "sites": self.sites,
-            "dropped": [{"round": number, "sites": list(names)} for number, names in fit.dropped.items()],
-            "rounds": fit.rounds,
-            "epsilon": fit.privacy.epsilon,
-            "delta": fit.privacy.delta,
-            "accuracy": {name: round(value, 4) for name, value in self.accuracy.items()},
-            "upload_bytes_per_parameter": round(fit.upload_bytes / fit.parameters, 1),
-            "transcripts_verified": self.verified,
-            "seconds": round(seconds, 2),
-        }
-
-
-def _run(console: Console, epsilon: float, sites: int, seed: int, *, quiet: bool) -> Outcome:
-    from privfl.learn import Logistic  # noqa: PLC0415 - a wrong argument is answered before these load
-    from privfl.learn.datasets import breast_cancer_sites  # noqa: PLC0415
-    from privfl.runtime import Federation, Kill  # noqa: PLC0415
-
-    frames, schema, held = breast_cancer_sites(sites, seed)
-    spec = Logistic(label="malignant")
-    federation = Federation.local(frames, schema)
-    victim, number = federation.names[seed % sites], 1 + ROUNDS // 3 + seed % 5
-    if not quiet:
-        console.print(f"{sites} hospitals share {schema.records} patients: {', '.join(federation.names)}.")
-        console.print(f"{victim} will be killed in round {number}, between accepting and uploading.\n")
-    seen = Seen()
-    options: dict[str, Any] = {"epsilon": epsilon, "delta": DELTA, "rounds": ROUNDS, "held_out": held}
-    fit = federation.train(
-        spec,
-        **options,
-        progress=not quiet,
-        kills=[Kill(victim, number, "accepted")],
-        observer=seen.observe,
-        mode="voted",
-    )
-    verified = len(fit.transcript.verify())
-    if not quiet:
-        console.print(
-            f"[dim]round {number}: {victim} died, the other {sites - 1} went on; it was back in the next.[/dim]"
+        self.console, self.asked, self.quiet = console, asked, quiet
+        self.frames, self.schema, self.held = breast_cancer_sites(asked.sites, asked.seed)
+        self.spec: Logistic = Logistic(label="malignant")
+        self.federation: Federation = Federation.local(self.frames, self.schema)
+        roster = self.federation.roster
+        self.task: Task = self.spec.compile(
+            self.schema,
+            epsilon=asked.epsilon,
+            delta=DELTA,
+            rounds=asked.rounds,
+            trust="distributed",
+            sites=asked.sites,
+            min_survivors=roster.default_min_survivors,
+            colluders=roster.corrupt_bound,
         )
-        console.print("[dim]for comparison: every site noising for itself, one site alone, and no privacy …[/dim]")
-    local = federation.train(spec, **options, trust="local", progress=not quiet, mode="voted")
-    accuracy = {
-        "pooled": pooled_accuracy(frames, schema, held),
-        "distributed": float(fit.held_out["score"].iloc[-1]),
-        "local": float(local.held_out["score"].iloc[-1]),
-        "alone": alone_accuracy(spec, frames, schema, held, epsilon),
-    }
-    return Outcome(fit, sites, victim, number, accuracy, verified, seen, len(held))
+        self.policy = policy_of(asked, self.schema, self.spec.clip, now())
+        self._say(f"{asked.sites} hospitals share {self.schema.records} patients: {', '.join(self.frames)}.")
+
+    def _say(self, words: str) -> None:
+        if not self.quiet:
+            self.console.print(words)
+
+    def processes(self, place: Path) -> Outcome:
+        """Every party a process of its own, over a shared folder."""
+        from privfl.cli.demo_world import run_world  # noqa: PLC0415
+
+        victim, number = self.asked.victim(tuple(self.frames)), self.asked.fatal
+        self._say(
+            f"Each of them and the coordinator is a process; {victim} will be killed in the middle of round {number} "
+            "or soon after.\n"
+        )
+        outcome = run_world(
+            place, self.asked, (self.frames, self.schema, self.held), self.task, self.policy, bar=not self.quiet
+        )
+        self._say(f"[dim]{_told(victim, outcome)}[/dim]")
+        return self._compared(outcome)
+
+    def memory(self, result: Path) -> Outcome:
+        """All in this process, over the memory wire."""
+        from privfl.runtime import Kill  # noqa: PLC0415
+
+        victim, number = self.asked.victim(tuple(self.frames)), self.asked.fatal
+        self._say(f"{victim} will be killed in round {number}, between accepting and uploading.\n")
+        seen = Seen()
+        fit = self.federation.train(
+            self.spec,
+            epsilon=self.asked.epsilon,
+            delta=DELTA,
+            rounds=self.asked.rounds,
+            held_out=self.held,
+            progress=not self.quiet,
+            kills=[Kill(victim, number, "accepted")],
+            observer=seen.observe,
+            mode="voted",
+        )
+        fit.save(result)
+        assert fit.task.release is not None
+        outcome = Outcome(
+            sites=self.asked.sites,
+            rounds=fit.rounds,
+            privacy=fit.privacy,
+            release=fit.task.release,
+            dropped=fit.dropped,
+            upload_bytes=fit.upload_bytes,
+            parameters=fit.parameters,
+            verified=len(fit.transcript.verify()),
+            seen=seen,
+            held=len(self.held),
+            accuracy={"distributed": float(fit.held_out["score"].iloc[-1])},
+            spent=fit.privacy.spent,
+            ledgers=(),
+            death=Death(victim, number) if number in fit.dropped else None,
+            result=result,
+        )
+        self._say(f"[dim]{_told(victim, outcome)}[/dim]")
+        return self._compared(outcome)
+
+    def _compared(self, outcome: Outcome) -> Outcome:
+        from privfl.cli.demo_compare import compared  # noqa: PLC0415
+
+        self._say("[dim]for comparison: every site noising for itself, one site alone, and no privacy …[/dim]")
+        others = compared(self.asked, self.federation, self.spec, self.frames, self.held, bar=not self.quiet)
+        order: Mapping[str, Any] = {"pooled": 0, **outcome.accuracy, **others}
+        return replace(outcome, accuracy=order)
+
+    def tidy(self, place: Path) -> None:
+        """Remove what served the demo only."""
+        import shutil  # noqa: PLC0415
+
+        shutil.rmtree(place / "result", ignore_errors=True)
+        for name in ("seen.json", "pause"):
+            (place / "federation" / name).unlink(missing_ok=True)
+        shutil.rmtree(place / "federation" / "errors", ignore_errors=True)
 
 
-def pooled_accuracy(frames: Mapping[str, Any], schema: Any, held: Any) -> float:
-    """Accuracy of the same kind of model on all rows in one place, without privacy."""
-    import numpy as np  # noqa: PLC0415
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-
-    parts, test = [schema.bind(frame) for frame in frames.values()], schema.bind(held)
-    rows = np.vstack([part.values for part in parts])
-    labels = np.concatenate([part.label("malignant")[0] for part in parts])
-    return float(LogisticRegression(max_iter=2000).fit(rows, labels).score(test.values, test.label("malignant")[0]))
-
-
-def alone_accuracy(spec: Any, frames: Mapping[str, Any], schema: Any, held: Any, epsilon: float) -> float:
-    """Mean accuracy of each site training on its own rows at the same ε, with its own full noise."""
-    from privfl.entropy import SYSTEM  # noqa: PLC0415
-
-    own = schema.model_copy(update={"records": max(1, schema.records // len(frames))})
-    scores = []
-    for frame in frames.values():
-        task = spec.compile(own, epsilon=epsilon, delta=DELTA, rounds=ROUNDS, trust="local", sites=1)
-        bound, state = own.bind(frame), task.initial_state()
-        while task.done(state) is None:
-            state = task.update(state, task.upload(task.model_bytes(state), bound, SYSTEM), 1)
-        scores.append(task.evaluate(state, held)["score"])
-    return float(sum(scores) / len(scores))
-
-
-def _show(console: Console, outcome: Outcome, result: dict[str, Any], folder: Path | None) -> None:
-    fit, privacy = outcome.fit, outcome.fit.privacy
-    score = outcome.accuracy["distributed"]
-    error = 100 * (score * (1 - score) / max(1, outcome.held)) ** 0.5
-    title = f"\nHow good is the model? (one run, {outcome.held} held-out patients)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("trained as")
-    table.add_column(f"accuracy, ± {error:.1f}", justify="right")
-    for name, words in (
-        ("pooled", "all rows in one place, no privacy"),
-        ("distributed", "privfl, noise shared among the sites"),
-        ("local", "privfl, every site noises for itself"),
-        ("alone", "one site alone at the same epsilon (mean of all)"),
-    ):
-        table.add_row(words, f"{100 * outcome.accuracy[name]:.1f} %", style="bold" if name == "distributed" else "")
-    console.print(table)
-    cost = Table(title="\nWhat did it cost?", title_justify="left", show_header=False)
-    cost.add_row("epsilon, delta", f"{privacy.epsilon:.3f}, {privacy.delta:g} per patient record ({fit.rounds} rounds)")
-    cost.add_row(
-        "what it rests on", f"noise of {fit.task.release.honest} honest sites, {fit.task.release.colluders} colluding"
-    )
-    cost.add_row("if all other sites collude", f"epsilon {privacy.fallback_epsilon:.3f}")
-    cost.add_row("each site's own account", ", ".join(f"{name} {spent:.3f}" for name, spent in privacy.spent.items()))
-    cost.add_row(
-        "upload", f"{fit.upload_bytes:.0f} B per round, {result['upload_bytes_per_parameter']} B per parameter"
-    )
-    console.print(cost)
-    _show_proof(console, outcome)
-    console.print(f"\nDone in {result['seconds']:.1f} s.")
-    if folder is not None:
-        command = "privfl" if shutil.which("privfl") else sys.argv[0]
-        console.print("Check it yourself, without any secret:")
-        console.print(f"  {command} transcript verify {folder}/transcripts/*.transcript", soft_wrap=True)
-
-
-def _show_proof(console: Console, outcome: Outcome) -> None:
-    fit, seen = outcome.fit, outcome.seen
-    proof = Table(title="\nWhat did the coordinator see?", title_justify="left", show_header=False)
-    proof.add_row("masked vectors", f"{seen.vectors}, bytes uniform with p = {seen.uniformity():.2f}")
-    if seen.example is not None:
-        site, body, total = seen.example
-        proof.add_row("such a vector begins", f"{body.hex(' ', 8)} … (site {site[:8]})")
-        proof.add_row("and the opened sum", ", ".join(str(value) for value in total) + " …")
-    proof.add_row("sums opened", f"{fit.rounds}, one per round")
-    for number, names in fit.dropped.items():
-        proof.add_row("who dropped", f"{', '.join(names)} in round {number}; its vector is in no sum")
-    proof.add_row("transcripts verified", f"{outcome.verified} of {fit.rounds}, with the authority's public key alone")
-    console.print(proof)
+def _told(victim: str, outcome: Outcome) -> str:
+    """What became of the victim, as transcripts and ledger have it."""
+    death, others = outcome.death, outcome.sites - 1
+    if death is None:
+        return f"{victim} was not killed: the run was over before it was caught in the middle of a round."
+    missed = [number for number, names in outcome.dropped.items() if victim in names and number >= death.round]
+    if death.round not in missed:
+        return f"round {death.round}: {victim} died, and its upload had left before; the other {others} went on."
+    back = next(number for number in range(death.round, outcome.rounds + 2) if number not in missed)
+    again = "it was not back before the end" if back > outcome.rounds else f"it was back in round {back}"
+    return f"round {death.round}: {victim} died, the other {others} went on; {again}."

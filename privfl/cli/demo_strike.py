@@ -1,0 +1,141 @@
+"""Killing a site in the middle of a round, and starting it again for the next.
+
+The middle of a round lasts a few milliseconds. To hit it, the victim is stopped for an instant, its ledger is
+read, and only if that shows a round that is charged and not settled is the process killed; else it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from privfl.cli.demo_children import Children, deferred
+from privfl.cli.demo_outcome import Death
+from privfl.errors import Misuse, PrivflError
+
+if TYPE_CHECKING:
+    from privfl.homes.trial import Trial
+
+__all__ = ["Strike", "open_round"]
+
+OFTEN, SELDOM = 0.002, 0.02  # seconds between looks
+GREETING_S = 0.3  # from a site's first status until its greeting lies in the coordinator's box
+_ROUND = re.compile(r"\bround (\d{1,9})\b")
+
+
+def open_round(ledger: Path) -> int | None:
+    """The round whose reservation is the ledger's last entry, neither settled nor burnt; None if there is none.
+
+    Read without waiting: a ledger in the middle of a commit counts as none.
+    """
+    from privfl.budget.ledger_entries import Kind, Sealed  # noqa: PLC0415
+
+    try:
+        with closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=ro", uri=True, timeout=0)) as connection:
+            query = "SELECT body, signature FROM entries ORDER BY seq DESC LIMIT 1"
+            entry = Sealed(*connection.execute(query).fetchone()).entry()
+    except (sqlite3.Error, TypeError, PrivflError):
+        return None
+    found = _ROUND.search(entry.what)
+    return int(found[1]) if entry.kind == Kind.RESERVE and found else None
+
+
+class _Stage(Enum):
+    WAITING = auto()
+    ARMED = auto()
+    STARTING = auto()
+    GREETING = auto()
+    BACK = auto()
+
+
+class Strike:
+    """One death, from ``round`` on; :meth:`step` is called often and does what is due.
+
+    Attributes:
+        death: once it has happened.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        victim: str,
+        round: int,
+        pause: Path,
+        children: Children,
+        restart: Callable[[], None],
+    ) -> None:
+        self._folder, self._coordinator = trial.sites[victim], trial.coordinator
+        self._victim, self._round, self._pause = victim, round, pause
+        self._children, self._restart = children, restart
+        self._stage, self._since = _Stage.WAITING, 0.0
+        self.death: Death | None = None
+
+    def step(self) -> float:
+        """Do what is due; returns after how many seconds to come back."""
+        if self._stage is _Stage.WAITING:
+            if self._reached():
+                self._stage = _Stage.ARMED
+        elif self._stage is _Stage.ARMED:
+            self._strike()
+            return OFTEN
+        elif self._stage is _Stage.STARTING:
+            if self._up():
+                self._stage, self._since = _Stage.GREETING, time.monotonic()
+        elif self._stage is _Stage.GREETING and time.monotonic() - self._since > GREETING_S:
+            self.rest()
+        return SELDOM
+
+    def rest(self) -> None:
+        """Nothing more is done; the coordinator goes on."""
+        self._stage = _Stage.BACK
+        self._pause.unlink(missing_ok=True)
+
+    def _reached(self) -> bool:
+        from privfl.runtime.status import NAME, CoordinatorStatus, read_status  # noqa: PLC0415
+
+        try:
+            return read_status(self._coordinator / NAME, CoordinatorStatus).round >= self._round - 1
+        except Misuse:
+            return False  # not written yet
+
+    def _up(self) -> bool:
+        from privfl.runtime.status import NAME, SiteStatus, read_status  # noqa: PLC0415
+
+        try:
+            return read_status(self._folder / NAME, SiteStatus).process.pid == self._children[self._victim].pid
+        except Misuse:
+            return False
+
+    def _strike(self) -> None:
+        (ledger,) = (self._folder / "ledger").glob("*.db")
+        with deferred():  # nobody is left stopped
+            if not self._stopped():
+                return
+            hit = open_round(ledger)
+            if hit is None or hit < self._round:
+                self._children[self._victim].send_signal(signal.SIGCONT)
+                return
+            self._pause.touch()  # between this round and the next
+            self._children.kill(self._victim)
+            self.death, self._stage = Death(self._victim, hit), _Stage.STARTING
+        self._restart()
+
+    def _stopped(self) -> bool:
+        """Freeze the victim; False if it has ended by itself, which is found out elsewhere."""
+        child = self._children[self._victim]
+        if child.poll() is not None:
+            return False
+        child.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(child.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return False
+        return True
