@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Stop
 from privfl.errors import Misuse, PrivflError
 
 if TYPE_CHECKING:
+    from privfl.homes.coordinator import OpenCoordinator
     from privfl.runtime.jobs import Job, JobState
 
 __all__ = ["sign_mandate", "train"]
@@ -41,27 +43,31 @@ def train(
 
     Example: privfl train task.yaml --coordinator coordinator
     """
-    from privfl.homes.lock import holder  # noqa: PLC0415 - loaded when a command runs
+    from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415 - loaded when a command runs
+    from privfl.homes.lock import holder  # noqa: PLC0415
     from privfl.runtime.jobs import submit  # noqa: PLC0415
 
     signed = b"" if mandate is None else _content(mandate)
     running = holder(coordinator) is not None
     word = "" if running or detach else passphrase(coordinator, passphrase_file)
-    job = submit(coordinator, task, now(), mandate=signed)
-    if detach:
-        _tell_queued(job, coordinator, running, as_json)
-        return
-    try:
-        if running:
-            _follow(job, coordinator)
-        else:
-            _here(job, coordinator, word, (gather, patience, grace), log_level, quiet=as_json)
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            f"\ntask {job.id} goes on with: privfl coordinator run {coordinator}\n"
-            f"or is dropped with: privfl coordinator cancel {coordinator} {job.id}\n"
-        )
-        raise
+    # opened before anything is queued: a coordinator that cannot run must not keep a task to run it later
+    home = None if running or detach else CoordinatorHome.open(coordinator, word, now())
+    with home or nullcontext():
+        job = submit(coordinator, task, now(), mandate=signed)
+        if detach:
+            _tell_queued(job, coordinator, running, as_json)
+            return
+        try:
+            if home is None:
+                _follow(job, coordinator)
+            else:
+                _here(job, home, (gather, patience, grace), log_level, quiet=as_json)
+        except KeyboardInterrupt:
+            sys.stderr.write(
+                f"\ntask {job.id} goes on with: privfl coordinator run {coordinator}\n"
+                f"or is dropped with: privfl coordinator cancel {coordinator} {job.id}\n"
+            )
+            raise
     _show(job, as_json)
 
 
@@ -130,26 +136,22 @@ def _tell_queued(job: Job, coordinator: Path, running: bool, as_json: bool) -> N
         typer.echo(f"Next: privfl coordinator run {coordinator}")
 
 
-def _here(
-    job: Job, coordinator: Path, word: str, pace: tuple[float, float, float], level: LogLevel, *, quiet: bool
-) -> None:
+def _here(job: Job, home: OpenCoordinator, pace: tuple[float, float, float], level: LogLevel, *, quiet: bool) -> None:
     """Be the coordinator until the job is over."""
     from privfl.cli.serve import LogFormat, logging_to  # noqa: PLC0415
     from privfl.clock import SystemClock  # noqa: PLC0415
-    from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415
     from privfl.runtime.coordinator_process import CoordinatorProcess, Pace  # noqa: PLC0415
     from privfl.runtime.progress import TrainingProgress  # noqa: PLC0415
 
-    logging_to(coordinator, "coordinator", LogFormat.TEXT, level)
+    logging_to(home.folder, "coordinator", LogFormat.TEXT, level)
     clock, waits = SystemClock(), Pace(*(int(1000 * seconds) for seconds in pace))
     Stop()
-    with CoordinatorHome.open(coordinator, word, clock.now()) as home:
-        process = CoordinatorProcess(home, clock, pace=waits)
-        if quiet:
-            process.run(job)
-            return
-        with TrainingProgress(job.task.rounds) as bar:
-            process.run(job, bar)
+    process = CoordinatorProcess(home, clock, pace=waits)
+    if quiet:
+        process.run(job)
+        return
+    with TrainingProgress(job.task.rounds) as bar:
+        process.run(job, bar)
 
 
 def _follow(job: Job, coordinator: Path) -> None:
