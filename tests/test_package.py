@@ -51,7 +51,16 @@ def test_every_public_name_is_there() -> None:
         privfl.nonsense  # noqa: B018
 
 
-ROOMS = ["privfl", "privfl.runtime", "privfl.wires", "privfl.cli", "privfl.learn", "privfl.secagg", "privfl.dp"]
+ROOMS = [
+    "privfl",
+    "privfl.homes",
+    "privfl.runtime",
+    "privfl.wires",
+    "privfl.cli",
+    "privfl.learn",
+    "privfl.secagg",
+    "privfl.dp",
+]
 
 
 @pytest.mark.parametrize("room", [*ROOMS, "privfl.ring", "privfl.budget", "privfl_keys"])
