@@ -14,6 +14,7 @@ from privfl.dp import Unit
 from tests.budget.ledgers import KEY, OTHER, POLICY, START, budget, charge, made, rewrite
 from tests.budget.rounds import rounds
 from tests.cli.support import Ran, called, process
+from tests.harness import Harness
 
 Patch = pytest.MonkeyPatch
 Capture = pytest.CaptureFixture[str]
@@ -165,11 +166,43 @@ def test_verify_against_transcripts(tmp_path: Path, ledger: Command) -> None:
     assert json.loads(ran.out)["files"][0]["matched"] == 2
     assert "uploads" in ledger("verify", path, "--transcripts", folder).out
     rewrite(path, lambda rows: rows[:4])
-    ledger("verify", path, "--transcripts", folder).failed(3, "1.transcript: this", "round 2", "no entry of this one")
+    ledger("verify", path, "--transcripts", folder).failed(3, "this site's upload in epoch 1, round 2", "no entry of this one")
     (folder / "0.transcript").write_bytes(b"x")
     ledger("verify", path, "--transcripts", folder / "0.transcript").failed(3, "not a whole transcript")
     ledger("verify", path, "--transcripts", tmp_path).failed(2, "there is no transcript in")
     ledger("verify", path, "--transcripts", folder / "none").failed(2, "no such file")
+
+
+def test_verify_the_transcripts_too(tmp_path: Path, ledger: Command) -> None:
+    """With the authority's key nothing is left to compare; another authority, and a ledger of no member, are refused."""
+    path, folder = tmp_path / "patients.db", tmp_path / "transcripts"
+    _, transcripts = rounds(path)
+    root = Harness.make(3, min_survivors=3).authority.verify_key.raw.hex()  # the one of rounds()
+    folder.mkdir()
+    for number, transcript in enumerate(transcripts):
+        (folder / f"{number}.transcript").write_bytes(transcript.encode())
+    ran = ledger("verify", path, "--transcripts", folder, "--authority", root)
+    assert "2 transcript(s) verified; their roster lists the key of every ledger here." in ran.out
+    assert ran.err == ""
+    assert json.loads(ledger("verify", path, "--transcripts", folder, "--authority", root, "--json").out)[
+        "transcripts"
+    ] == len(transcripts)
+    ledger("verify", path, "--transcripts", folder, "--authority", KEY.verify_key.raw.hex()).failed(3, "0.transcript")
+    ledger("verify", path, "--authority", root).failed(2, "give --transcripts as well")
+    other = tmp_path / "other.db"
+    made(other)
+    ledger("verify", other, "--transcripts", folder, "--authority", root).failed(3, "other.db", "is not in roster")
+
+
+def test_no_ledger_here(tmp_path: Path, ledger: Command) -> None:
+    """A site that has not joined, a folder of transcripts, any other folder: each says what to do."""
+    (tmp_path / "state.db").write_bytes(b"sealed")
+    (tmp_path / "site.yaml").write_text("role: site\n")
+    for command in ("show", "verify"):
+        ledger(command, tmp_path).failed(2, "has no ledger yet", "privfl site join")
+    (tmp_path / "rounds").mkdir()
+    (tmp_path / "rounds" / "1.transcript").write_bytes(b"")
+    ledger("verify", tmp_path / "rounds").failed(2, "give --transcripts before each")
 
 
 def test_export(site: Path, tmp_path: Path, ledger: Command) -> None:
