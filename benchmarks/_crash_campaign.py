@@ -1,0 +1,304 @@
+"""A crash campaign: chapters of deaths, each in a federation of its own, each held to everything that was promised."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks._crash_checks import FINDINGS, Evidence, Finding
+from benchmarks._crash_child import read_tap
+from benchmarks._crash_plan import AT_RANDOM, Doom, Plan, plain
+from benchmarks._crash_world import COORDINATOR, PACE, Faults, World, founded
+from privfl.budget.ledger_check import match_transcripts, read_ledger
+from privfl.dp import Unit
+from privfl.errors import PrivflError
+from privfl.runtime.coordinator_process import Pace
+from privfl.secagg import read_transcript, verify_transcript
+
+__all__ = ["Chapter", "Outcome", "run_chapter"]
+
+OVERDUE = 5.0  # seconds after which a doomed process that has not come to its point dies where it is
+JOB_ROUNDS = 8
+LAST_ROUNDS = 4
+PATIENCE = 90.0  # seconds for the undisturbed job at the end
+STUCK = 60.0  # seconds without a death after which a chapter is given up
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One federation's share of a campaign.
+
+    Attributes:
+        kills: at least so many deaths; with ``every_point`` also as many as it takes to die at each point once.
+        coordinator: whether it dies as well. script: deaths that come first.
+        faults: what is broken on purpose.
+    """
+
+    seed: str
+    kills: int
+    sites: int = 5
+    coordinator: bool = True
+    every_point: bool = False
+    script: Sequence[Doom] = ()
+    faults: Faults = lambda child: None
+    pace: Pace = PACE
+
+
+@dataclass
+class Outcome:
+    """What came of it; outcomes add up.
+
+    Attributes:
+        overdue: deaths of those that did not come to their point in time, counted as at random instants.
+        findings: broken promises. stopped: processes that ended by themselves, or a ledger that did not verify.
+        finished: whether the undisturbed job at the end was done in full.
+    """
+
+    deaths: Counter[str] = field(default_factory=Counter)
+    rounds: int = 0
+    uploads: int = 0
+    messages: int = 0
+    restarts: int = 0
+    coordinator_kills: int = 0
+    overdue: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    finished: bool = True
+
+    @property
+    def kills(self) -> int:
+        """How many deaths there were."""
+        return self.deaths.total()
+
+    def count(self, kind: str) -> int:
+        """How many findings of one kind."""
+        return sum(one.kind == kind for one in self.findings)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing at all was wrong."""
+        return not self.findings and not self.stopped and self.finished
+
+    def add(self, other: Outcome) -> None:
+        """Take in the outcome of another chapter."""
+        self.deaths += other.deaths
+        for name in (
+            "rounds",
+            "uploads",
+            "messages",
+            "restarts",
+            "coordinator_kills",
+            "overdue",
+            "findings",
+            "stopped",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.finished = self.finished and other.finished
+
+    def figures(self) -> dict[str, object]:
+        """As plain values."""
+        counts = {kind: self.count(kind) for kind in FINDINGS}
+        return {
+            "kills": self.kills,
+            "rounds_completed": self.rounds,
+            **counts,
+            "coordinator_kills": self.coordinator_kills,
+            "overdue": self.overdue,
+            "restarts": self.restarts,
+            "uploads": self.uploads,
+            "messages": self.messages,
+            "went_on": self.finished,
+            "stopped": self.stopped,
+            "findings": [f"{one.kind}: {one.who}: {one.text}" for one in self.findings],
+            "by_point": dict(sorted(self.deaths.items())),
+        }
+
+
+class _Run:
+    """One chapter under way."""
+
+    def __init__(self, chapter: Chapter, world: World, say: Callable[[int], None]) -> None:
+        self.chapter, self.world, self._say = chapter, world, say
+        self.outcome = Outcome()
+        victims = [who for who in world.names if who != COORDINATOR]
+        coordinator = COORDINATOR if chapter.coordinator else ""
+        self.plan = Plan(chapter.seed, victims, coordinator, chapter.script)
+        self._doomed: dict[str, tuple[Doom, float]] = {}  # and when a death at a random instant, or overdue, comes
+        self._back: dict[str, float] = {}  # the dead: when they are started again
+        self._last = time.monotonic()
+        self._submitted = 0
+
+    def rehearse(self) -> None:
+        """One undisturbed job, so that the plan knows every point that is passed without a death."""
+        job = self.world.submit(LAST_ROUNDS)
+        for who in self.world.names:
+            self.world.start(who)
+        self._until(lambda: job.state().over, PATIENCE)
+        if job.state().state != "done":
+            self.outcome.stopped.append(f"the first job did not finish: {job.state().error}")
+        self._learn()
+
+    def kill(self) -> None:
+        """Let processes die and come back until there were enough deaths."""
+        self._last = time.monotonic()
+        while not self._enough():
+            self._jobs()
+            self._bury()
+            self._revive()
+            self._strike()
+            self._doom()
+            time.sleep(0.004)
+            if time.monotonic() - self._last > STUCK:
+                self.outcome.stopped.append(f"nobody could be killed any more; down: {', '.join(self._back)}")
+                break
+        for fuse in self.world.fuses.values():
+            fuse.disarm()
+        self._doomed.clear()
+
+    def recover(self) -> None:
+        """Nobody dies any more: everything that was asked and one more job must come to its end."""
+        self._back = dict.fromkeys(self._back, 0.0)
+        self._bury()
+        self._revive()
+        job = self.world.submit(LAST_ROUNDS)
+        over = self._until(lambda: all(one.state().over for one in self.world.jobs()), PATIENCE)
+        done = len(list((job.result / "transcripts").glob("*.transcript"))) if over else 0
+        self.outcome.finished = over and job.state().state == "done" and done == LAST_ROUNDS
+        if not self.outcome.finished:
+            self.outcome.stopped.append(f"the last job: {job.state().state} {job.state().error}, {done} rounds")
+
+    def judge(self) -> None:
+        """Stop everything, and hold all that was sent against the ledgers."""
+        world, outcome = self.world, self.outcome
+        world.end()
+        ids = {member.name: member.site_id for member in world.roster.members}
+        evidence = Evidence(world.roster, Unit(world.policy.unit))
+        for who, tap in world.taps():
+            evidence.take(ids[who], read_tap(tap))
+        books = {}
+        for site in world.trial.sites:
+            try:
+                books[ids[site]] = read_ledger(world.ledger(site), world.roster.member(ids[site]).key)
+            except PrivflError as error:
+                outcome.stopped.append(f"the ledger of {site} does not verify: {error}")
+        found = sorted(world.trial.coordinator.glob("jobs/*/transcripts/*.transcript"))
+        transcripts = [(path.name, read_transcript(path.read_bytes())) for path in found]
+        for _, transcript in transcripts:
+            verify_transcript(transcript, world.authority)
+            evidence.opened(transcript)
+        outcome.findings += evidence.judge(books)
+        for site, book in books.items():
+            try:
+                match_transcripts(book, transcripts)
+            except PrivflError as error:
+                outcome.findings.append(Finding("unaccounted", world.roster.member(site).name, str(error)))
+        outcome.rounds, outcome.uploads = len(transcripts), len(evidence.left)
+        outcome.messages, outcome.restarts = evidence.messages, world.starts - len(world.names)
+
+    # -- one turn of the loop -----------------------------------------------------------------------
+
+    def _enough(self) -> bool:
+        if self.outcome.kills < self.chapter.kills:
+            return False
+        return not (self.chapter.every_point and self.plan.missing)
+
+    def _jobs(self) -> None:
+        """Rounds go on all the time; every fourth job demands all sites."""
+        waiting = sum(not job.state().over for job in self.world.jobs()[-3:])
+        if waiting < 2:
+            self._submitted += 1
+            complete = self._submitted % 4 == 0
+            self.world.submit(JOB_ROUNDS, **({"mode": "complete", "min_survivors": None} if complete else {}))
+
+    def _bury(self) -> None:
+        """Note who has died, and hold the ledger that is left to what was promised of it."""
+        for end in self.world.ended():
+            self._buried(end.who, end.point, end.killed, end.error)
+
+    def _buried(self, who: str, point: str, killed: bool, error: str) -> None:
+        doom, _ = self._doomed.pop(who, (Doom(who), 0.0))
+        self._last = time.monotonic()
+        if not killed:
+            self.outcome.stopped.append(f"{who} stopped by itself: {error}")
+            self._back[who] = time.monotonic() + 0.5
+            return
+        self.outcome.deaths[plain(point) or AT_RANDOM] += 1
+        self.outcome.coordinator_kills += who == COORDINATOR
+        self.plan.dead(who, point)
+        self._back[who] = time.monotonic() + doom.absence
+        self._say(self.outcome.kills)
+        if who != COORDINATOR:
+            try:
+                read_ledger(self.world.ledger(who))
+            except PrivflError as broken:
+                self.outcome.stopped.append(f"the ledger of {who} does not verify after {point or 'a kill'}: {broken}")
+
+    def _revive(self) -> None:
+        now = time.monotonic()
+        for who in [who for who, at in self._back.items() if at <= now]:
+            del self._back[who]
+            self.world.start(who)
+
+    def _strike(self) -> None:
+        """Kill from outside those whose random instant has come, or who did not come to their point in time."""
+        now = time.monotonic()
+        for who in [who for who, (_, at) in self._doomed.items() if at <= now and who in self.world.running]:
+            self.outcome.overdue += bool(self._doomed[who][0].point)
+            end = self.world.kill(who)
+            self._buried(who, end.point, end.killed, end.error)
+
+    def _doom(self) -> None:
+        while len(self._doomed) + len(self._back) < max(2, self.chapter.sites - 2):  # the others see the rounds through
+            free = [who for who in self.world.running if who not in self._doomed]
+            doom = self.plan.next(free)
+            if doom is None:
+                return
+            if doom.who not in free:
+                continue
+            now = time.monotonic()
+            self._doomed[doom.who] = (doom, now + (OVERDUE if doom.point else doom.wait))
+            if not doom.point:
+                continue
+            if doom.at_start:  # which a running process has behind it
+                end = self.world.kill(doom.who)
+                self._buried(end.who, end.point, end.killed, end.error)
+                del self._back[doom.who]
+                self._doomed[doom.who] = (doom, now + OVERDUE)
+            self.world.fuses[doom.who].arm(doom.point, doom.count)
+            if doom.at_start:
+                self.world.start(doom.who)
+            self._learn()
+
+    def _learn(self) -> None:
+        for who in self.world.names:
+            self.plan.learn(who, self.world.points(who))
+
+    def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if condition():
+                return True
+            self._bury()
+            self._revive()
+            time.sleep(0.02)
+        return condition()
+
+
+def run_chapter(
+    chapter: Chapter, folder: Path | None = None, say: Callable[[int], None] = lambda kills: None
+) -> Outcome:
+    """Run one chapter in a temporary folder below ``folder``; ``say`` is told the number of deaths so far."""
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix="privfl-crashes-") as scratch,
+        founded(Path(scratch), chapter.sites, chapter.faults, chapter.pace) as world,
+    ):
+        run = _Run(chapter, world, say)
+        run.rehearse()
+        run.kill()
+        run.recover()
+        run.judge()
+        return run.outcome
