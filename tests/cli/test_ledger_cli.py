@@ -166,7 +166,7 @@ def test_verify_against_transcripts(tmp_path: Path, ledger: Command) -> None:
     assert json.loads(ran.out)["files"][0]["matched"] == 2
     assert "uploads" in ledger("verify", path, "--transcripts", folder).out
     rewrite(path, lambda rows: rows[:4])
-    ledger("verify", path, "--transcripts", folder).failed(3, "this site's upload in epoch 1, round 2", "no entry of this one")
+    ledger("verify", path, "--transcripts", folder).failed(3, "epoch 1, round 2", "no entry of this one")
     (folder / "0.transcript").write_bytes(b"x")
     ledger("verify", path, "--transcripts", folder / "0.transcript").failed(3, "not a whole transcript")
     ledger("verify", path, "--transcripts", tmp_path).failed(2, "there is no transcript in")
@@ -174,10 +174,11 @@ def test_verify_against_transcripts(tmp_path: Path, ledger: Command) -> None:
 
 
 def test_verify_the_transcripts_too(tmp_path: Path, ledger: Command) -> None:
-    """With the authority's key nothing is left to compare; another authority, and a ledger of no member, are refused."""
+    """With the authority's key nothing is left to compare; another authority and a ledger of no member are refused."""
     path, folder = tmp_path / "patients.db", tmp_path / "transcripts"
-    _, transcripts = rounds(path)
-    root = Harness.make(3, min_survivors=3).authority.verify_key.raw.hex()  # the one of rounds()
+    harness = Harness.make(3, min_survivors=3)
+    _, transcripts = rounds(path, harness=harness)
+    root = harness.authority.verify_key.raw.hex()
     folder.mkdir()
     for number, transcript in enumerate(transcripts):
         (folder / f"{number}.transcript").write_bytes(transcript.encode())
