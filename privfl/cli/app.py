@@ -77,7 +77,7 @@ def run() -> None:
         app()
     except PrivflError as error:
         console.print(f"[red]privfl:[/red] {type(error).__name__}: ", end="")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)  # a command in it can be copied
         sys.exit(error.exit_code)
     except SystemExit as ending:
         if _interrupted(ending):  # typer ends in silence here
@@ -87,7 +87,9 @@ def run() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        console.print(f"privfl: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
+        console.print(
+            f"privfl: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)
 
 
