@@ -15,7 +15,7 @@ from privfl.errors import Malformed, Misuse, Unverified
 if TYPE_CHECKING:
     from privfl_keys import VerifyKey
 
-    from privfl.budget import Anchor, LedgerReport
+    from privfl.budget import Anchor, Book, LedgerReport
     from privfl.secagg import Transcript
 
 __all__ = ["app"]
@@ -53,7 +53,7 @@ def show(
         ledger_show.show(path, book, last)
 
 
-@app.command(epilog="Example: privfl ledger verify north --transcripts north/transcripts")
+@app.command(epilog="Example: privfl ledger verify north --transcripts result/transcripts --authority authority.pub")
 def verify(
     targets: Annotated[list[Path], typer.Argument(help="Site folders, ledger files (.db) or exports (.json).")],
     key: Annotated[str | None, typer.Option(help="The site's public key from the roster, in hex or as a file.")] = None,
@@ -61,29 +61,39 @@ def verify(
     transcripts: Annotated[
         list[Path] | None, typer.Option(help="Public transcripts, files or folders: each upload must be charged.")
     ] = None,
+    authority: Annotated[
+        str | None,
+        typer.Option(help="The authority's public key, in hex or as a file: verifies the transcripts too."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify TARGETS without any secret: the chain, every signature, the limits; names the first bad entry.
 
-    With --transcripts also that every upload of this site was charged before it was made.
-    Exits with 3 if anything does not verify.
+    With --transcripts also that every upload of this site was charged before it was made; with --authority also
+    the transcripts themselves, and that their roster lists the ledger's key. Exits with 3 if anything does not verify.
     """
     from privfl.budget import match_transcripts  # noqa: PLC0415
 
     known, mark, done = _key(key), _anchor(anchor), []
-    rounds = _transcripts(transcripts or [])
+    root = _root(authority, transcripts)
+    rounds = _transcripts(transcripts or [], root)
     for path in (path for target in targets for path in _files(target)):
         report = _load(path, known, mark)
         try:
+            if root is not None:
+                _check_listed(report.book, rounds)
             done.append((path, report, match_transcripts(report.book, rounds)))
         except Unverified as error:
             raise Unverified(f"{path}: {error}") from None
     if as_json:
         files = [{"file": str(path), **report.summary(), "matched": matched} for path, report, matched in done]
-        typer.echo(json.dumps({"verified": len(done), "files": files}))
+        proven = {} if root is None else {"transcripts": len(rounds)}
+        typer.echo(json.dumps({"verified": len(done), "files": files, **proven}))
         return
     ledger_show.show_verified(done, bool(rounds))
-    if known is None:
+    if root is not None:
+        typer.echo(f"{len(rounds)} transcript(s) verified; their roster lists the key of every ledger here.")
+    elif known is None:
         ledger_show.ask_to_compare([report for _, report, _ in done])
 
 
@@ -116,11 +126,15 @@ def _files(target: Path) -> list[Path]:
         if not target.exists():
             raise Misuse(f"there is nothing at {target}; name a site's folder, a ledger file or an export")
         return [target]
-    inner = target / "ledger"
-    found = sorted((inner if inner.is_dir() else target).glob("*.db"))
-    if not found:
-        raise Misuse(f"there is no ledger in {target}; a site's folder has one in ledger/ once it has joined")
-    return found
+    inner, site = target / "ledger", (target / "site.yaml").exists()
+    found = sorted((inner if site or inner.is_dir() else target).glob("*.db"))
+    if found:
+        return found
+    if site:
+        raise Misuse(f"{target} has no ledger yet; the first join makes it: privfl site join {target}")
+    if any(target.glob("*.transcript")):
+        raise Misuse(f"{target} holds transcripts and no ledger; give --transcripts before each such folder")
+    raise Misuse(f"there is no ledger in {target}; a site's folder has one in ledger/ once it has joined")
 
 
 def _load(path: Path, key: VerifyKey | None = None, anchor: Anchor | None = None) -> LedgerReport:
@@ -160,6 +174,16 @@ def _key(given: str | None) -> VerifyKey | None:
         raise Misuse("a site's public key is 32 bytes in hexadecimal, or a file that holds them") from None
 
 
+def _root(given: str | None, transcripts: list[Path] | None) -> VerifyKey | None:
+    from privfl.cli.transcript import read_authority  # noqa: PLC0415
+
+    if given is None:
+        return None
+    if not transcripts:
+        raise Misuse("--authority is what transcripts are verified by; give --transcripts as well")
+    return read_authority(given, Path())[0]
+
+
 def _anchor(given: str | None) -> Anchor | None:
     from privfl.budget import Anchor  # noqa: PLC0415
 
@@ -173,19 +197,18 @@ def _anchor(given: str | None) -> Anchor | None:
         raise Misuse("an anchor is NUMBER:HASH, as: 17: and then the 64 digits of that entry's hash") from None
 
 
-def _transcripts(given: list[Path]) -> list[tuple[str, Transcript]]:
-    from privfl.secagg import read_transcript  # noqa: PLC0415
+def _transcripts(given: list[Path], authority: VerifyKey | None) -> list[tuple[str, Transcript]]:
+    """What lies at these places; with the authority's key each is verified in whole."""
+    from privfl.cli.transcript import check, found_in, read_whole  # noqa: PLC0415
 
-    found: list[tuple[str, Transcript]] = []
-    for place in given:
-        paths = sorted(place.glob("*.transcript")) if place.is_dir() else [place]
-        if not paths:
-            raise Misuse(f"there is no transcript in {place}; their names end in .transcript")
-        for path in paths:
-            if not path.is_file():
-                raise Misuse(f"{path}: there is no such file")
-            try:
-                found.append((path.name, read_transcript(path.read_bytes())))
-            except Malformed as error:
-                raise Unverified(f"{path} is not a whole transcript ({error}); fetch it again") from None
-    return found
+    found = [(path, read_whole(path)) for path in found_in(given)]
+    if authority is not None:
+        for path, transcript in found:
+            check(path, transcript, authority)
+    return [(str(path), transcript) for path, transcript in found]
+
+
+def _check_listed(book: Book, rounds: list[tuple[str, Transcript]]) -> None:
+    """That a ledger's key is a site's in the rosters of verified transcripts; raises Unverified."""
+    for _, transcript in rounds:
+        transcript.signed_roster.roster.require(book.key.site_id, "site")

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from privfl.errors import Malformed, Misuse, Unverified
-from privfl.secagg import Verified, read_transcript, verify_transcript
+from privfl.secagg import Transcript, Verified, read_transcript, verify_transcript
 
-__all__ = ["app"]
+__all__ = ["app", "check", "found_in", "read_authority", "read_whole"]
 
 app = typer.Typer(help="Check the public transcripts of opened rounds.", no_args_is_help=True)
 
@@ -38,6 +38,35 @@ def read_authority(given: str | None, beside: Path) -> tuple[VerifyKey, bool]:
         raise Misuse("the authority key is 32 bytes in hexadecimal, or a file that holds them") from None
 
 
+def found_in(places: list[Path]) -> list[Path]:
+    """The transcript files among ``places``, and those in the folders among them; raises Misuse where there is none."""
+    found: list[Path] = []
+    for place in places:
+        paths = sorted(place.glob("*.transcript")) if place.is_dir() else [place]
+        if not paths:
+            raise Misuse(f"there is no transcript in {place}; their names end in .transcript")
+        found += paths
+    if missing := [path for path in found if not path.is_file()]:
+        raise Misuse(f"{missing[0]}: there is no such file")
+    return found
+
+
+def read_whole(path: Path) -> Transcript:
+    """The transcript in a file; raises Unverified if it is not whole."""
+    try:
+        return read_transcript(path.read_bytes())
+    except Malformed as error:
+        raise Unverified(f"{path} is not a whole transcript ({error}); fetch it again from the coordinator") from None
+
+
+def check(path: Path, transcript: Transcript, authority: VerifyKey) -> Verified:
+    """Verify one transcript; raises Unverified naming the file."""
+    try:
+        return verify_transcript(transcript, authority)
+    except Unverified as error:
+        raise Unverified(f"{path} does not verify: {error}") from None
+
+
 def _content(path: Path) -> str | None:
     try:
         return path.read_text(encoding="ascii", errors="replace") if path.is_file() else None
@@ -45,9 +74,9 @@ def _content(path: Path) -> str | None:
         return None
 
 
-@app.command(epilog="Example: privfl transcript verify demo-out/transcripts/*.transcript")
+@app.command(epilog="Example: privfl transcript verify demo-out/transcripts")
 def verify(
-    files: Annotated[list[Path], typer.Argument(help="Transcript files.")],
+    files: Annotated[list[Path], typer.Argument(help="Transcript files, or folders of them.")],
     authority: Annotated[
         str | None, typer.Option(help="The authority's public key, in hex or as a file; default: authority.pub beside.")
     ] = None,
@@ -58,18 +87,9 @@ def verify(
     Exits with 3 if any file does not verify.
     """
     done: list[tuple[Path, Verified]] = []
-    for path in files:
-        if not path.is_file():
-            raise Misuse(f"{path}: there is no such file")
+    for path in found_in(files):
         key, given = read_authority(authority, path.parent)
-        try:
-            done.append((path, verify_transcript(read_transcript(path.read_bytes()), key)))
-        except Malformed as error:
-            raise Unverified(
-                f"{path} is not a whole transcript ({error}); fetch it again from the coordinator"
-            ) from None
-        except Unverified as error:
-            raise Unverified(f"{path} does not verify: {error}") from None
+        done.append((path, check(path, read_whole(path), key)))
     if as_json:
         typer.echo(json.dumps({"verified": len(done), "files": [{"file": str(path), **asdict(v)} for path, v in done]}))
         return

@@ -12,12 +12,14 @@ from tests.budget.ledgers import POLICY, START, charge, limits
 from tests.harness import LEDGER, NOW, Harness
 
 
-def rounds(path: Path, count: int = 2, *, reserve: bool = True) -> tuple[SigningKey, list[Transcript]]:
+def rounds(
+    path: Path, count: int = 2, *, reserve: bool = True, harness: Harness | None = None
+) -> tuple[SigningKey, list[Transcript]]:
     """A ledger at ``path`` and ``count`` opened rounds; returns the site's key and the transcripts.
 
     Without ``reserve`` the site charges nothing and signs its newest head all the same.
     """
-    harness = Harness.make(3, min_survivors=3)
+    harness = harness or Harness.make(3, min_survivors=3)
     harness.open_epoch()
     site = harness.ids[0]
     key, transcripts = harness.keys[site], []

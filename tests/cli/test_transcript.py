@@ -76,11 +76,16 @@ def test_a_damaged_authority_file(transcripts: list[Path], capfd: Capture, monke
     verify(capfd, monkeypatch, transcripts[0]).failed(2, "32 bytes in hexadecimal")
 
 
-@pytest.mark.parametrize("what", ["missing", "folder"])
-def test_no_such_file(what: str, tmp_path: Path, capfd: Capture, monkeypatch: Patch) -> None:
-    """A missing file and a folder are named."""
-    path = tmp_path / "absent.transcript" if what == "missing" else tmp_path
-    verify(capfd, monkeypatch, path).failed(2, "there is no such file")
+def test_no_such_file(tmp_path: Path, capfd: Capture, monkeypatch: Patch) -> None:
+    """A missing file and a folder without transcripts are named."""
+    verify(capfd, monkeypatch, tmp_path / "absent.transcript").failed(2, "there is no such file")
+    verify(capfd, monkeypatch, tmp_path).failed(2, "there is no transcript in")
+
+
+def test_a_folder_of_them(transcripts: list[Path], capfd: Capture, monkeypatch: Patch) -> None:
+    """Its name is enough."""
+    ran = verify(capfd, monkeypatch, transcripts[0].parent, "--json")
+    assert (ran.code, json.loads(ran.out)["verified"]) == (0, len(transcripts))
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
