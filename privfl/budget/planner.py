@@ -11,28 +11,26 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from privfl.budget.charge import Charge, Purpose
 from privfl.budget.filter import Budget, Filter
 from privfl.budget.limits import Limits
 from privfl.budget.tally import Tally
-from privfl.dp import ZERO_COST, Cost, Trust, epsilon_of_cost, mu2_per_upload, mu_of_epsilon
-from privfl.dp.accounting import EPSILON_SLACK, epsilon_of_mu, mu_for_budget, root_up
+from privfl.dp import ZERO_COST, Cost, Trust, epsilon_of_cost, mu2_per_upload
+from privfl.dp.accounting import EPSILON_SLACK, epsilon_of_mu, root_up
 from privfl.dp.cost import floor_to_grid
-from privfl.dp.release import SAMPLER_DELTA
 from privfl.errors import Misuse
 
 __all__ = [
     "Ceiling",
     "Room",
-    "Run",
     "epsilon_to_ask",
     "epsilons",
-    "largest_run",
     "room_for",
     "rooms",
-    "run_for",
     "uploads_that_fit",
+    "whole_run",
 ]
 
 
@@ -153,33 +151,10 @@ def uploads_that_fit(limits: Limits, tally: Tally, charge: Charge, now: int) -> 
     return room.count(limits.price(charge))
 
 
-# -- training runs --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run that the coordinator may be asked for, and what it takes.
-
-    Attributes:
-        rounds: as in the task. attempts: charged for each of them, in the worst case that is planned for.
-        epsilon: as in the task, at the policy's δ; 0 if nothing fits.
-        multiplier: z = σ/Δ of each round's whole noise in the limit of fine integers, rounded up.
-        cost: of one upload, as a site is charged for it.
-        fits: how many such runs still fit; None where the policy's cap on one upload refuses them.
-    """
-
-    rounds: int
-    attempts: int
-    epsilon: float
-    multiplier: float
-    cost: Cost
-    fits: int | None
-
-
 def epsilon_to_ask(mu2: Fraction, delta: float) -> float:
     """The largest ε, to four digits, whose (ε, δ) is turned into at most ``mu2`` when a task is compiled; 0 if none.
 
-    >>> epsilon_to_ask(mu_for_budget(2.0, 1e-5)[0], 1e-5)
+    >>> epsilon_to_ask(mu2_per_upload(2.0, 1e-5, 1), 1e-5)
     2.0
     """
     if mu2 <= 0:
@@ -190,7 +165,7 @@ def epsilon_to_ask(mu2: Fraction, delta: float) -> float:
     steps = round(top / digit) + 1
     while steps > 0:
         epsilon = float(f"{steps * digit:.4g}")
-        if epsilon > 2 * EPSILON_SLACK and epsilon <= top * (1 + 1e-9) and mu_for_budget(epsilon, delta)[0] <= mu2:
+        if epsilon > 2 * EPSILON_SLACK and epsilon <= top * (1 + 1e-9) and whole_run(epsilon, delta) <= mu2:
             return epsilon
         steps -= 1
         if steps * digit < top * 0.99:  # below what can be asked for at all
@@ -198,73 +173,10 @@ def epsilon_to_ask(mu2: Fraction, delta: float) -> float:
     return 0.0
 
 
-def run_for(
-    room: Room,
-    epsilon: float,
-    rounds: int,
-    *,
-    attempts: int = 1,
-    trust: Trust = Trust.DISTRIBUTED,
-    length: int = 1000,
-    most: float | None = None,
-) -> Run:
-    """A run of ``rounds`` uploads at a total of ε, and how many such runs fit if every round takes ``attempts``.
-
-    Args:
-        length: coordinates of an upload, for the samplers' δ′.
-        most: ε that one upload may cost at the policy's δ (``max_epsilon_per_upload``).
-
-    Raises:
-        Misuse: no round, no attempt, ε no budget.
-    """
-    _check(rounds, attempts)
-    mu2 = mu2_per_upload(epsilon, room.budget.delta, rounds)
-    return _run(room, epsilon, rounds, attempts, Cost(mu2, length * SAMPLER_DELTA), trust, most)
-
-
-def largest_run(
-    room: Room,
-    rounds: int,
-    *,
-    attempts: int = 1,
-    trust: Trust = Trust.DISTRIBUTED,
-    length: int = 1000,
-    most: float | None = None,
-) -> Run:
-    """The run of ``rounds`` uploads with the largest ε that fits the room once; arguments as for :func:`run_for`."""
-    _check(rounds, attempts)
-    tail = length * SAMPLER_DELTA
-    factor = room.priced(Cost(Fraction(1), tail), trust).mu2
-    mu2, price = room.left.mu2 / (factor * rounds * attempts), room.priced(Cost(0, tail), trust)
-    if most is not None:
-        mu2 = min(mu2, _cap(most, price.delta, room.budget.delta) / factor)
-    epsilon = epsilon_to_ask(floor_to_grid(mu2 * rounds), room.budget.delta)
-    if epsilon == 0 or price.delta * rounds * attempts > room.left.delta:
-        return Run(rounds, attempts, 0.0, math.inf, ZERO_COST, 0)
-    return run_for(room, epsilon, rounds, attempts=attempts, trust=trust, length=length, most=most)
-
-
-def _check(rounds: int, attempts: int) -> None:
-    if rounds < 1 or attempts < 1:
-        raise Misuse(f"{rounds} rounds of {attempts} attempts: plan at least one of each")
-
-
-def _run(room: Room, epsilon: float, rounds: int, attempts: int, cost: Cost, trust: Trust, most: float | None) -> Run:
-    price = room.priced(cost, trust)
-    fits: int | None = None
-    if most is None or epsilon_of_cost(price, room.budget.delta) <= most:
-        fits = room.uploads(cost, trust) // (rounds * attempts)
-    return Run(rounds, attempts, epsilon, root_up(1 / cost.mu2), price, fits)
-
-
-def _cap(most: float, tail: Fraction, delta: float) -> Fraction:
-    """The largest μ² of an upload with δ′ = ``tail`` whose ε at ``delta`` is at most ``most``, rounded down."""
-    if tail >= Fraction(delta):
-        return Fraction(0)
-    mu = mu_of_epsilon(most, math.nextafter(float((Fraction(delta) - tail) / (1 - tail)), 0.0))
-    while mu > 0 and epsilon_of_cost(Cost(floor_to_grid(Fraction(mu) ** 2), tail), delta) > most:
-        mu *= 1 - 1e-12
-    return floor_to_grid(Fraction(mu) ** 2)
+@lru_cache(maxsize=1024)
+def whole_run(epsilon: float, delta: float) -> Fraction:
+    """μ² of a whole run; a part of it, rounded down, is ``mu2_per_upload`` of so many rounds."""
+    return mu2_per_upload(epsilon, delta, 1)
 
 
 def epsilons(cost: Cost, deltas: Iterable[float]) -> tuple[tuple[float, float | None], ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from privfl.budget.planner import Room
 from privfl.dp import Block, Cost, Release, Trust, Unit, epsilon_of_cost, sigma_of_mu2
@@ -61,7 +62,7 @@ class Counts:
         queries: how many. attempts: charged for each in the worst case. trust: whose noise.
         release: of one count. price: as a site is charged for it.
         error: standard error of one published count, in people; ``within``: 95 of 100 counts are off by at most this.
-        epsilon: of all of them together at the policy's δ; ``fallback``: to one site's people if all others collude.
+        alone: what one count costs a site's own people if all other sites collude. delta: at which ε is told.
     """
 
     queries: int
@@ -70,8 +71,18 @@ class Counts:
     release: Release
     price: Cost
     error: float
-    epsilon: float
-    fallback: float
+    alone: Cost
+    delta: float
+
+    @cached_property
+    def epsilon(self) -> float:
+        """ε of all of them together, rounded up."""
+        return epsilon_of_cost(self.queries * self.price, self.delta)
+
+    @cached_property
+    def fallback(self) -> float:
+        """The same for one site's people if all other sites collude."""
+        return epsilon_of_cost(self.queries * self.alone, self.delta)
 
     @property
     def within(self) -> float:
@@ -114,8 +125,8 @@ def counts_for(room: Room, cohort: Cohort, queries: int, trust: Trust, *, attemp
         release,
         price,
         site * math.sqrt(cohort.sites),
-        epsilon_of_cost(queries * price, delta),
-        epsilon_of_cost(queries * alone, delta),
+        alone,
+        delta,
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from privfl.budget.charge import Purpose
-from privfl.budget.planner import Room, Run, epsilon_to_ask, epsilons, largest_run, rooms, run_for
+from privfl.budget.planner import Room, epsilon_to_ask, epsilons, rooms
 from privfl.budget.planner_counts import Cohort, Counts, counts_for, counts_within
+from privfl.budget.planner_runs import Run, largest_run, run_for
 from privfl.budget.policy import Policy
 from privfl.budget.policy_words import figures
 from privfl.budget.tally import Tally

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from privfl.budget.charge import Purpose
-from privfl.budget.planner import Room, Run
+from privfl.budget.planner import Room
 from privfl.budget.planner_counts import Counts
 from privfl.budget.planner_report import Plan
+from privfl.budget.planner_runs import Run
 from privfl.dp import Cost, Trust, epsilon_of_cost
 
 __all__ = ["plan_values"]
