@@ -49,7 +49,7 @@ def init(
         f"The authority of {federation}: its key is in {folder}, the public half in {public}",
         f"Fingerprint: {config.fingerprint}",
         "Next: publish this fingerprint where members can check it (a letter, a contract, a meeting), then approve "
-        f"their requests with: privfl authority approve {folder} REQUEST",
+        f"their requests with: privfl authority approve {folder} REQUEST...",
     )
 
 

@@ -49,7 +49,8 @@ def init(
         f"{config.name} (coordinator) in {federation}: key and request are in {folder}; the wire is {config.wire}",
         f"Fingerprint: {config.fingerprint}",
         f"Next: send {folder / 'request'} to the authority and read this fingerprint aloud, from this screen, when it "
-        f"calls; with roster and policy in hand: privfl coordinator join {folder}",
+        f"calls; with roster and policy in hand: privfl coordinator join {folder} --roster ROSTERS "
+        "--authority FINGERPRINT --policy POLICY",
     )
 
 
@@ -84,5 +85,6 @@ def join(
         },
         f"joined {roster.federation}: roster version {roster.version}, policy version {joined.policy.version}",
         f"Authority pinned here: {held}",
-        f"Next: privfl coordinator run {folder}",
+        f"Next, when the sites run: privfl train TASK --coordinator {folder}, or, to serve task after task: "
+        f"privfl coordinator run {folder}",
     )

@@ -59,11 +59,10 @@ def request(folder: Folder, passphrase_file: PassphraseFile = None, as_json: AsJ
 
 def _told(home: OfficerHome, as_json: bool) -> None:
     path, config = home.folder / "request", home.config
-    then = (
-        "write and sign a policy (privfl policy new, privfl policy sign)"
-        if config.role == "compliance"
-        else "your key is in force"
-    )
+    then = {
+        "compliance": "write and sign a policy (privfl policy new, privfl policy sign)",
+        "analyst": "sign what you ask for (privfl mandate)",
+    }.get(config.role, "your key is in force")
     tell(
         as_json,
         {**config.model_dump(), "request": str(path)},

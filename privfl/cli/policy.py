@@ -35,7 +35,7 @@ app.command("new", epilog=new.EPILOG)(new.new)
 app.command("plan", epilog=policy_plan.EPILOG)(policy_plan.plan)
 
 
-@app.command(epilog="Example: privfl policy check policy.yaml --roster roster.bin")
+@app.command(epilog="Example: privfl policy check policy.yaml --roster rosters")
 def check(file: File, roster: RosterFile = None, as_json: Json = False) -> None:
     """Check FILE: every complaint with its line. With --roster also whether the two agree and who signed.
 
@@ -111,7 +111,7 @@ def explain(file: File, as_json: Json = False) -> None:
         console.print("The file is signed; this command does not verify by whom: privfl policy check --roster.")
 
 
-@app.command(epilog="Example: privfl policy sign policy.yaml --officer ./compliance --roster roster.bin")
+@app.command(epilog="Example: privfl policy sign policy.yaml --officer ./compliance --roster rosters")
 def sign(
     file: Annotated[Path, typer.Argument(help="The policy in YAML.", show_default=False)],
     officer: Annotated[Path, typer.Option(help="The compliance officer's folder.")],
@@ -149,7 +149,10 @@ def sign(
         typer.echo(json.dumps({"signed": str(target), "officer": name, **_about(policy)}))
         return
     typer.echo(f"{name} signed version {policy.version} of {policy.federation} in {target}, hash {policy.hash.hex()}.")
-    typer.echo("Hand it to every site; each checks the signature, the roster and the version for itself.")
+    typer.echo(
+        "Hand it to every site and to the coordinator; each checks the signature, the roster and the version for"
+    )
+    typer.echo(f"itself. They take it over with: privfl site join FOLDER --policy {target.name}")
 
 
 def _roster(path: Path, now: int) -> Roster:

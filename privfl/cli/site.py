@@ -84,7 +84,8 @@ def _asked(folder: Path, name: str, federation: str, fingerprint: str, as_json: 
         f"{name} (site) in {federation}: key and request are in {folder}",
         f"Fingerprint: {fingerprint}",
         f"Next: send {path} to the authority and read this fingerprint aloud, from this screen, when it calls; with "
-        f"roster and policy in hand: privfl site join {folder}",
+        f"roster and policy in hand: privfl site join {folder} --roster ROSTERS --authority FINGERPRINT "
+        "--policy POLICY --wire WIRE --data TABLE --schema SCHEMA",
     )
 
 

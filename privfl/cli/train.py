@@ -200,4 +200,4 @@ def _show(job: Job, as_json: bool) -> None:
     table.add_row("privacy", report["words"] if epsilon is not None else "none: sums without noise")
     table.add_row("result", str(job.result))
     console.print(table)
-    console.print(f"Check it: privfl transcript verify {job.result}/transcripts/*.transcript", soft_wrap=True)
+    console.print(f"Check it: privfl transcript verify {job.result / 'transcripts'}", soft_wrap=True)
