@@ -14,13 +14,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 
 from rich.console import Console
 
-from benchmarks import audit, imports, noise, secagg, utility
+from benchmarks import audit, durability, imports, noise, secagg, stragglers, utility
 
 Run = tuple[Callable[[list[str]], None], list[list[str]], list[list[str]]]
+
+
+def _crashes(arguments: list[str]) -> None:
+    import_module("benchmarks.crashes").main(arguments)
+
 
 _PEER = ["--peer", "flower"] if find_spec("flwr") else []
 
@@ -42,6 +48,9 @@ RUNS: dict[str, Run] = {
     ),
     "audit": (audit.main, [[]], [["--runs", "20000", "--trainings", "3"]]),
     "utility": (utility.main, [[]], [["--seeds", "1"]]),
+    "durability": (durability.main, [[]], [["--rounds", "50", "--wide-rounds", "3", "--entries", "1000"]]),
+    "stragglers": (stragglers.main, [[]], [["--rounds", "6"]]),
+    "crashes": (_crashes, [[]], [["--kills", "10"]]),
 }
 
 

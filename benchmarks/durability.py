@@ -51,7 +51,7 @@ def run(world: World, rounds: int, warm_up: int, say: Say) -> dict[str, list[Met
     """Run rounds and return each measured site's meter of every round after the warm-up."""
     coordinator, task = world.coordinator, world.task
     state = task.initial_state()
-    measured = {kind: list[Meter]() for kind in ("plain", "durable", "full") if kind in world.seats}
+    measured: dict[str, list[Meter]] = {kind: [] for kind in ("plain", "durable", "full") if kind in world.seats}
     for number in range(1, warm_up + rounds + 1):
         if (number - 1) % EPOCH_ROUNDS == 0:
             coordinator.open_epoch(world.present)
