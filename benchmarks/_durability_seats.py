@@ -22,11 +22,13 @@ from privfl.homes.site import OpenSite, SiteHome
 from privfl.homes.state import State
 from privfl.homes.trial import Trial
 from privfl.learn import Schema, Task
-from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf
+from privfl.runtime.coordinator import CoordinatorNode
 from privfl.runtime.coordinator_process import compile_task
 from privfl.runtime.jobs import TaskFile
-from privfl.runtime.site import MemorySiteStore, SiteNode
+from privfl.runtime.shelves import MemoryShelf
+from privfl.runtime.site import SiteNode
 from privfl.runtime.site_process import SiteProcess
+from privfl.runtime.store import MemorySiteStore
 from privfl.runtime.terms import Terms, costs_of
 from privfl.secagg import Announcement, Rules
 from privfl.wires import MemoryWire

@@ -6,10 +6,8 @@ It holds no privacy: everything it asks for is checked by each site against the 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,20 +16,19 @@ from privfl_keys import SignedRoster
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.entropy import Entropy
-from privfl.errors import PrivflError, Refused, RoundAborted, StorageError, WireError
+from privfl.errors import Refused, RoundAborted
 from privfl.homes.state import Items
 from privfl.learn import Task
 from privfl.ring import Ring, packed_size
+from privfl.runtime.desk import Desk, View
 from privfl.runtime.post import (
     Adverts,
     Contributions,
     Invitation,
     Joining,
     OpenEpoch,
-    Ping,
     Post,
     Received,
-    Refusal,
     Unmet,
 )
 from privfl.runtime.site import inputs_hash
@@ -41,7 +38,6 @@ from privfl.secagg import (
     Blame,
     Confirmations,
     CoordinatorMachine,
-    Equivocation,
     OpenedSum,
     Release,
     Shelf,
@@ -56,74 +52,10 @@ from privfl.secagg.party import Party
 from privfl.secagg.record import merge_disputes
 from privfl.wires import Mailbox
 
-__all__ = ["CoordinatorNode", "FolderShelf", "MemoryShelf", "RoundResult", "View"]
+__all__ = ["CoordinatorNode", "RoundResult"]
 
 log = logging.getLogger("privfl.coordinator")
 PHASES = 3  # a slot may take: uploads, votes, releases
-
-
-class MemoryShelf:
-    """The coordinator's store in memory; first write of a name wins."""
-
-    def __init__(self) -> None:
-        self._items: dict[str, bytes] = {}
-
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        """Store a copy."""
-        self._items.setdefault(name, bytes(data))
-
-    def get(self, name: str) -> bytes:
-        """Return what was stored; raises KeyError."""
-        return self._items[name]
-
-    def bodies(self, h0: bytes) -> dict[str, bytes]:
-        """The packed vectors received in a slot, by site id in hex: all that the coordinator sees of them."""
-        ends = {name: name.split("/") for name in self._items if name.endswith("/body")}
-        return {parts[1]: self._items[name] for name, parts in ends.items() if parts[0] == h0.hex()}
-
-    def clear(self) -> None:
-        """Forget the bodies, blobs and releases of finished slots."""
-        self._items.clear()
-
-
-class FolderShelf:
-    """The coordinator's store on disk. First write of a name wins, and nothing half written is ever seen.
-
-    Not synced: what a power cut takes is missed when it is read, and costs the slot in hand, no privacy.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        """Store ``data``; raises StorageError if the disk does not take it."""
-        path = self._folder / name
-        if path.exists():
-            return
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StorageError(f"{path} could not be written ({error.strerror}); free some space") from None
-
-    def get(self, name: str) -> bytes:
-        """Return what was stored; raises KeyError."""
-        try:
-            return (self._folder / name).read_bytes()
-        except OSError:
-            raise KeyError(name) from None
-
-    def bodies(self, h0: bytes) -> dict[str, bytes]:
-        """See :class:`MemoryShelf`."""
-        found = (self._folder / h0.hex()).glob("*/*/body")
-        return {path.parent.parent.name: path.read_bytes() for path in found}
-
-    def clear(self) -> None:
-        """See :class:`MemoryShelf`."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -144,29 +76,6 @@ class RoundResult:
     refusals: Mapping[bytes, str]
     attempts: int
     upload_bytes: Mapping[bytes, int]
-
-
-@dataclass
-class View:
-    """What the coordinator is at, for people who look on; public things only.
-
-    Attributes:
-        phase: "idle", "epoch", "collecting", "voting" or "releasing"; round, attempt and deadline of the slot.
-        asked, answered: sites of the running phase. refused: site → reason. sizes: bytes of an upload by site.
-        seen: when each site was last heard of, milliseconds since 1970.
-        hello: sites that said so and are waiting for the next epoch.
-    """
-
-    phase: str = "idle"
-    round: int = 0
-    attempt: int = 0
-    deadline: int = 0
-    asked: tuple[bytes, ...] = ()
-    answered: set[bytes] = field(default_factory=set)
-    refused: dict[bytes, str] = field(default_factory=dict)
-    sizes: dict[bytes, int] = field(default_factory=dict)
-    seen: dict[bytes, int] = field(default_factory=dict)
-    hello: set[bytes] = field(default_factory=set)
 
 
 class CoordinatorNode:
@@ -204,103 +113,26 @@ class CoordinatorNode:
             if dump is None
             else CoordinatorMachine.load(party, roster, entropy, shelf, dump)
         )
-        self._state, self._changed = state, changed
+        self._state, self._clock, self._patience = state, clock, patience_ms
         self._post = Post(party, mailbox, entropy, peer_role="site", clock=clock)
-        self._clock, self._patience, self._grace, self._quiet = clock, patience_ms, grace_ms, quiet
-        self._silent: set[bytes] = set()  # did not answer the last time: nobody waits for them
-        self.view = View()
+        self.desk = Desk(self._post, clock, patience_ms, grace_ms, quiet, self.save, changed)
         self.last_abort = ""
-        self.evidence: list[tuple[bytes, bytes]] = []
         self.convicted: dict[bytes, str] = {}  # dealers whose own shares contradict their header, and how
+
+    @property
+    def view(self) -> View:
+        """What the coordinator is at, for people who look on."""
+        return self.desk.view
+
+    @property
+    def evidence(self) -> list[tuple[bytes, bytes]]:
+        """Pairs of messages that contradict each other, each signed by one site."""
+        return self.desk.evidence
 
     def save(self, more: Mapping[str, bytes | None] | None = None) -> None:
         """Make the machine's state durable, together with ``more``."""
         if self._state is not None:
             self._state.put({"machine": self.machine.dump(), **(more or {})})
-
-    # -- one phase ----------------------------------------------------------------------------------
-
-    def listen(self, wait_ms: int) -> int:
-        """Take in what is not an answer to anything: who is up. Returns how many messages there were."""
-        return self._post.receive(wait_ms, self._heard)
-
-    def gather(self, sites: Sequence[bytes], wait_ms: int) -> tuple[bytes, ...]:
-        """Ask who is up; returns those that answered, or said so by themselves, within ``wait_ms``."""
-        self.view.phase = "waiting"
-        self._exchange("ping", dict.fromkeys(sites, Ping()), lambda received: False, patience=wait_ms)
-        present = self.view.answered | self.view.hello
-        return tuple(site for site in sites if site in present)
-
-    def _heard(self, received: Received) -> None:
-        self.view.seen[received.sender] = self._clock.now()
-        self._silent.discard(received.sender)
-        if received.kind == "hello":
-            self.view.hello.add(received.sender)
-
-    def _exchange(
-        self,
-        kind: str,
-        requests: Mapping[bytes, Record],
-        take: Callable[[Received], bool],
-        *,
-        least: int | None = None,
-        patience: int | None = None,
-    ) -> dict[bytes, str]:
-        """Send one request to each site and hand replies to ``take`` until it returns true or time is up.
-
-        Args:
-            least: once so many have been taken, the rest are waited for a little longer only, and those that
-                were silent in the last phase not at all.
-
-        Returns the reasons of those that refused, and why a reply was not taken.
-        """
-        self.view.asked, self.view.answered = tuple(requests), set()
-        pending = {self._post.send(site, kind, body.encode()): site for site, body in requests.items()}
-        reasons: dict[bytes, str] = {}
-        taken, enough, hurried = 0, False, False
-        began = self._clock.now()
-        until = began + (self._patience if patience is None else patience)
-
-        def handle(received: Received) -> None:
-            nonlocal enough, taken
-            self._heard(received)
-            site = pending.get(received.reply_to)
-            if site is None or site != received.sender:
-                return  # a late or repeated reply of an earlier phase
-            try:
-                if received.kind == "refused":
-                    reasons[site] = self.view.refused[site] = Refusal.decode(received.payload).reason
-                elif not enough:  # replies beyond what was needed change nothing any more
-                    enough = take(received)
-                    taken += 1
-                    self.view.answered.add(site)
-            except WireError:
-                raise  # its body is on the way: the message comes again
-            except StorageError:
-                raise
-            except PrivflError as error:
-                log.warning("%s from %s is not taken: %s", kind, site.hex()[:8], error)
-                reasons[site] = str(error)
-                if isinstance(error, Equivocation):
-                    self.evidence.append(error.evidence)
-            del pending[received.reply_to]
-
-        self._changed()
-        while pending and not enough and self._clock.now() < until:
-            if not self._post.receive(min(1000, max(1, until - self._clock.now())), handle, commit=self.save):
-                if self._quiet:
-                    break
-            else:
-                self._changed()
-            if least is not None and taken >= least and not hurried:
-                hurried, now = True, self._clock.now()
-                until = min(until, now + max(self._grace, now - began))
-            if hurried and self._silent.issuperset(pending.values()):
-                break
-        if not enough:
-            self._silent.update(pending.values())
-        self._changed()
-        return reasons
 
     # -- epoch --------------------------------------------------------------------------------------
 
@@ -342,13 +174,15 @@ class CoordinatorNode:
             machine.receive_confirmations(Confirmations.decode(received.payload))
             return False
 
-        reasons |= self._exchange("open-epoch", {site: OpenEpoch(scope.epoch) for site in sites}, advert, least=least)
+        reasons |= self.desk.exchange(
+            "open-epoch", {site: OpenEpoch(scope.epoch) for site in sites}, advert, least=least
+        )
         here = [one.site for one in machine.adverts]
-        reasons |= self._exchange(
+        reasons |= self.desk.exchange(
             "adverts", {site: Adverts(machine.adverts) for site in here}, contributions, least=least
         )
         boxes = {site: Contributions(machine.contributions_for(site)) for site in here}
-        reasons |= self._exchange("contributions", boxes, confirmations, least=least)
+        reasons |= self.desk.exchange("contributions", boxes, confirmations, least=least)
         record, confirmed = machine.fix_record()
         self.save()
         joining = Joining(record, confirmed)
@@ -360,7 +194,7 @@ class CoordinatorNode:
                 unmet.extend(pairs.difference(unmet))
             return False
 
-        reasons |= self._exchange("record", dict.fromkeys(record.sites, joining), joined, least=least)
+        reasons |= self.desk.exchange("record", dict.fromkeys(record.sites, joining), joined, least=least)
         self.view.hello.clear()
         for site in sites:
             if site not in record.sites:
@@ -520,13 +354,13 @@ class CoordinatorNode:
 
         missing = [site for site in sites if self.machine.slot.header_of(site) is None]
         least = max(0, a.min_survivors - (len(sites) - len(missing)))
-        return self._exchange("announce", dict.fromkeys(missing, invitation), upload, least=least)
+        return self.desk.exchange("announce", dict.fromkeys(missing, invitation), upload, least=least)
 
     def _certify(self, a: Announcement) -> None:
         def vote(received: Received) -> bool:
             return self.machine.receive_vote(Vote.decode(received.payload))
 
-        reasons = self._exchange("ask-vote", self._asks(), vote)
+        reasons = self.desk.exchange("ask-vote", self._asks(), vote)
         if not self.machine.slot.certified:
             why = "; ".join(sorted(set(reasons.values()))) or "the others did not answer"
             raise RoundAborted(f"fewer than {a.threshold} committee members voted: {why}")
@@ -549,7 +383,7 @@ class CoordinatorNode:
         slot = self.machine.slot
         if len(slot.releases) >= slot.current().threshold:  # they had come in before a restart
             return self.machine.finish()
-        reasons = self._exchange("ask-release", self._asks(), release)
+        reasons = self.desk.exchange("ask-release", self._asks(), release)
         if found is None:
             why = "; ".join(sorted(set(reasons.values()))) or "the others did not answer"
             raise RoundAborted(f"too few committee members released their shares: {why}")
@@ -578,4 +412,4 @@ class CoordinatorNode:
             return False
 
         members = set(self.machine.record.members) & set(self.machine.record.sites)
-        self._exchange("ask-abort", dict.fromkeys(sorted(members), a), vote, least=a.threshold)
+        self.desk.exchange("ask-abort", dict.fromkeys(sorted(members), a), vote, least=a.threshold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.homes.files import write_file
 from privfl.learn import Schema, Task
 from privfl.runtime.alive import Process
-from privfl.runtime.coordinator import CoordinatorNode, FolderShelf, RoundResult
+from privfl.runtime.coordinator import CoordinatorNode, RoundResult
 from privfl.runtime.fit import Fit, transcript_name
 from privfl.runtime.jobs import Job, JobState, TaskFile, jobs_of
+from privfl.runtime.shelves import FolderShelf
 from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile
 from privfl.runtime.training import RunRecord, Setting, Stage, TrainingRun
 from privfl.secagg import Transcript, read_transcript
@@ -37,6 +39,7 @@ __all__ = ["CoordinatorProcess", "Pace", "compile_task", "run_coordinator", "sum
 
 log = logging.getLogger("privfl.coordinator")
 PAST = "past"
+RETRY_S = 0.5
 _PHASES = {"epoch": Phase.EPOCH, "collecting": Phase.COLLECTING, "voting": Phase.VOTING, "releasing": Phase.RELEASING}
 
 
@@ -46,12 +49,13 @@ class Pace:
 
     Attributes:
         gather: for sites to come up before an epoch. patience: for the last sites of a phase.
-        grace: for the others once enough have answered.
+        grace: for the others once enough have answered. wire: for a wire that cannot be used, before a job fails.
     """
 
     gather: int = 30_000
     patience: int = 60_000
     grace: int = 2_000
+    wire: int = 600_000
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class CoordinatorProcess:
                 self._update(phase=Phase.WAITING, waits_for="a task: privfl train TASK.yaml")
                 self._file.flush()
                 try:
-                    self.node.listen(500)
+                    self.node.desk.listen(500)
                 except WireError as error:
                     log.warning("the wire cannot be used: %s; trying again", error)
 
@@ -160,7 +164,7 @@ class CoordinatorProcess:
         """
         job.move(JobState("running"))
         try:
-            fit = self._trained(job, bar)
+            fit = self._held_up(job, bar)
             fit.save(job.result)
             write_file(job.result / "summary.json", json.dumps(summary_of(job.task.name, fit), indent=2).encode())
         except StorageError:
@@ -180,6 +184,24 @@ class CoordinatorProcess:
             log.warning("the sites were not told that the epoch is over: %s", error)
         self._update(phase=Phase.DONE, waits_for="", force=True)
         return fit
+
+    def _held_up(self, job: Job, bar: TrainingProgress | None) -> Fit:
+        """Train, and go on where it was while the wire comes and goes; raises WireError once it is gone for good."""
+        began = None
+        while True:
+            try:
+                return self._trained(job, bar)
+            except WireError as error:
+                now = self._clock.now()
+                began = now if began is None or self._heard_since(began) else began
+                if now - began > self.pace.wire:
+                    raise
+                log.warning("the wire cannot be used: %s; trying again", error)
+                self._update(waits_for="the wire", error=str(error), force=True)
+                time.sleep(RETRY_S)
+
+    def _heard_since(self, moment: int) -> bool:
+        return any(seen > moment for seen in self.node.view.seen.values())
 
     def _trained(self, job: Job, bar: TrainingProgress | None) -> Fit:
         home, asked = self.home, job.task
@@ -218,7 +240,7 @@ class CoordinatorProcess:
         """The sites that are up; raises RoundAborted if they are too few for an epoch."""
         self._update(phase=Phase.WAITING, waits_for="sites to come up", force=True)
         roster = self.home.party.roster
-        present = self.node.gather(roster.site_ids, self.pace.gather)
+        present = self.node.desk.gather(roster.site_ids, self.pace.gather)
         least = roster.corrupt_bound + 2
         if len(present) < least:
             missing = sorted(name for site, name in self.names.items() if site not in present)

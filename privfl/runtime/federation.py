@@ -22,10 +22,12 @@ from privfl.dp import Release, Trust
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import DataError, Misuse
 from privfl.learn import BoundData, Schema, Spec, Task
-from privfl.runtime.coordinator import CoordinatorNode, MemoryShelf
+from privfl.runtime.coordinator import CoordinatorNode
 from privfl.runtime.fit import Fit
 from privfl.runtime.progress import TrainingProgress
-from privfl.runtime.site import MemorySiteStore, SiteNode
+from privfl.runtime.shelves import MemoryShelf
+from privfl.runtime.site import SiteNode
+from privfl.runtime.store import MemorySiteStore
 from privfl.runtime.terms import Terms
 from privfl.runtime.training import Observer, Setting, Stage, TrainingRun
 from privfl.secagg.party import Party

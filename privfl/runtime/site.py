@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Protocol
 
 import numpy as np
 from privfl_keys import Label, content_digest, digest
@@ -37,6 +36,7 @@ from privfl.runtime.post import (
     Refusal,
     Unmet,
 )
+from privfl.runtime.store import SiteStore
 from privfl.runtime.terms import Permission
 from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload, check_degree
 from privfl.secagg.messages import Scope, join
@@ -44,7 +44,7 @@ from privfl.secagg.party import Party
 from privfl.secagg.site import Outgoing
 from privfl.wires import Mailbox
 
-__all__ = ["MemorySiteStore", "SiteNode", "SiteStore", "inputs_hash"]
+__all__ = ["SiteNode", "inputs_hash"]
 
 log = logging.getLogger("privfl.site")
 KEPT_REPLIES = 8
@@ -61,65 +61,6 @@ def _names(invitation: bytes, h0: bytes) -> bool:
         return Invitation.decode(invitation).announcement.h0 == h0
     except PrivflError:
         return False
-
-
-class SiteStore(Protocol):
-    """A site's durable state. Each call has happened, or has not, after a crash."""
-
-    def load(self) -> bytes | None:
-        """The last saved machine state."""
-        ...
-
-    def save(self, dump: bytes) -> None:
-        """Make the machine state durable."""
-        ...
-
-    def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
-        """Make state and outgoing bytes durable together."""
-        ...
-
-    def outbox(self) -> bytes | None:
-        """The last upload message that was saved."""
-        ...
-
-    def body(self) -> bytes | None:
-        """The packed vector that goes with it; None if it is lost, and then nothing is sent."""
-        ...
-
-    def end_epoch(self) -> None:
-        """Make what was saved before the last save unreadable, as well as the medium allows."""
-        ...
-
-
-class MemorySiteStore:
-    """A store that outlives the node but not the process."""
-
-    def __init__(self) -> None:
-        self._dump: bytes | None = None
-        self._outbox: tuple[bytes, bytes] | None = None
-
-    def load(self) -> bytes | None:
-        """See :class:`SiteStore`."""
-        return self._dump
-
-    def save(self, dump: bytes) -> None:
-        """See :class:`SiteStore`."""
-        self._dump = dump
-
-    def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
-        """See :class:`SiteStore`."""
-        self._dump, self._outbox = dump, (upload, body)
-
-    def outbox(self) -> bytes | None:
-        """See :class:`SiteStore`."""
-        return self._outbox[0] if self._outbox else None
-
-    def body(self) -> bytes | None:
-        """See :class:`SiteStore`."""
-        return self._outbox[1] if self._outbox else None
-
-    def end_epoch(self) -> None:
-        """See :class:`SiteStore`; nothing older is kept."""
 
 
 class SiteNode:

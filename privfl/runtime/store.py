@@ -1,4 +1,4 @@
-"""A site's durable store: its machine in the sealed state, the vector it may have to repeat in a file beside it."""
+"""What a site must not lose: its machine and the upload it may have to repeat, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -7,18 +7,78 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from privfl.errors import StorageError
 from privfl.homes.files import write_file
 from privfl.homes.state import Items
 
-__all__ = ["DurableSiteStore"]
+__all__ = ["DurableSiteStore", "MemorySiteStore", "SiteStore"]
 
 MACHINE, UPLOAD, BODY = "machine", "upload", "upload body"
 
 
+class SiteStore(Protocol):
+    """A site's durable state. Each call has happened, or has not, after a crash."""
+
+    def load(self) -> bytes | None:
+        """The last saved machine state."""
+        ...
+
+    def save(self, dump: bytes) -> None:
+        """Make the machine state durable."""
+        ...
+
+    def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
+        """Make state and outgoing bytes durable together."""
+        ...
+
+    def outbox(self) -> bytes | None:
+        """The last upload message that was saved."""
+        ...
+
+    def body(self) -> bytes | None:
+        """The packed vector that goes with it; None if it is lost, and then nothing is sent."""
+        ...
+
+    def end_epoch(self) -> None:
+        """Make what was saved before the last save unreadable, as well as the medium allows."""
+        ...
+
+
+class MemorySiteStore:
+    """A store that outlives the node but not the process."""
+
+    def __init__(self) -> None:
+        self._dump: bytes | None = None
+        self._outbox: tuple[bytes, bytes] | None = None
+
+    def load(self) -> bytes | None:
+        """See :class:`SiteStore`."""
+        return self._dump
+
+    def save(self, dump: bytes) -> None:
+        """See :class:`SiteStore`."""
+        self._dump = dump
+
+    def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
+        """See :class:`SiteStore`."""
+        self._dump, self._outbox = dump, (upload, body)
+
+    def outbox(self) -> bytes | None:
+        """See :class:`SiteStore`."""
+        return self._outbox[0] if self._outbox else None
+
+    def body(self) -> bytes | None:
+        """See :class:`SiteStore`."""
+        return self._outbox[1] if self._outbox else None
+
+    def end_epoch(self) -> None:
+        """See :class:`SiteStore`; nothing older is kept."""
+
+
 class DurableSiteStore:
-    """Fulfils :class:`~privfl.runtime.site.SiteStore` on a sealed state.
+    """A :class:`SiteStore` in the sealed state, the packed vector in a file beside it.
 
     Args:
         state: of the site's folder. outbox: folder for the packed vector, which is masked and needs no seal.
@@ -30,15 +90,15 @@ class DurableSiteStore:
         self._state, self._outbox, self._beside = state, outbox, beside
 
     def load(self) -> bytes | None:
-        """See :class:`~privfl.runtime.site.SiteStore`."""
+        """See :class:`SiteStore`."""
         return self._state.get(MACHINE)
 
     def save(self, dump: bytes) -> None:
-        """See :class:`~privfl.runtime.site.SiteStore`."""
+        """See :class:`SiteStore`."""
         self._state.put({MACHINE: dump, **self._beside()})
 
     def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
-        """See :class:`~privfl.runtime.site.SiteStore`; the body is on the disk before anything names it."""
+        """See :class:`SiteStore`; the body is on the disk before anything names it."""
         name = hashlib.sha256(body).digest()
         try:
             self._outbox.mkdir(mode=0o700, exist_ok=True)
@@ -52,11 +112,11 @@ class DurableSiteStore:
                     path.unlink(missing_ok=True)
 
     def outbox(self) -> bytes | None:
-        """See :class:`~privfl.runtime.site.SiteStore`."""
+        """See :class:`SiteStore`."""
         return self._state.get(UPLOAD)
 
     def body(self) -> bytes | None:
-        """See :class:`~privfl.runtime.site.SiteStore`; None as well if the file is damaged."""
+        """See :class:`SiteStore`; None as well if the file is damaged."""
         name = self._state.get(BODY)
         try:
             body = b"" if name is None else self._path(name).read_bytes()
@@ -65,7 +125,7 @@ class DurableSiteStore:
         return body if hashlib.sha256(body).digest() == name else None
 
     def end_epoch(self) -> None:
-        """See :class:`~privfl.runtime.site.SiteStore`."""
+        """See :class:`SiteStore`."""
         self._state.rotate()
 
     def _path(self, name: bytes) -> Path:

@@ -20,8 +20,9 @@ from privfl.entropy import SYSTEM
 from privfl.homes.authority import read_request
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.learn import Schema, Spec, Task
-from privfl.runtime.coordinator import CoordinatorNode, FolderShelf
+from privfl.runtime.coordinator import CoordinatorNode
 from privfl.runtime.post import Invitation, Received, Refusal
+from privfl.runtime.shelves import FolderShelf
 from privfl.runtime.site import inputs_hash
 from privfl.secagg import Announcement, SlotPlan
 from privfl.wires import Delivery, open_envelope

@@ -9,7 +9,7 @@ import pytest
 
 from privfl.errors import Misuse, RoundAborted
 from privfl.runtime import Federation, Kill
-from privfl.runtime.site import MemorySiteStore
+from privfl.runtime.store import MemorySiteStore
 from tests.runtime.support import QUICK, SPEC, Watch, charged, federation
 
 PLACES = ("reserved", "accepted", "computed", "stored")

@@ -18,7 +18,7 @@ from privfl.errors import PrivflError
 from privfl.learn import Averaging, BoundData, Task
 from privfl.ring import pack, to_words
 from privfl.runtime import Federation, Fit, Kill
-from privfl.runtime.site import MemorySiteStore
+from privfl.runtime.store import MemorySiteStore
 from privfl.secagg import site as site_rules
 from privfl.secagg.site_machine import SiteState
 from privfl.wires import MemoryWire

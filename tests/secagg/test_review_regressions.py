@@ -13,7 +13,8 @@ from privfl_keys import Label, content_digest
 from privfl import Federation, Logistic
 from privfl.errors import Malformed, Refused, Unverified
 from privfl.runtime.post import Post
-from privfl.runtime.site import MemorySiteStore, SiteNode
+from privfl.runtime.site import SiteNode
+from privfl.runtime.store import MemorySiteStore
 from privfl.secagg import RolledBack, SiteMachine, SlotEntropy, Upload, check_degree
 from privfl.secagg import epoch as epoch_module
 from privfl.secagg import site as site_module
