@@ -81,3 +81,19 @@ def test_sigterm_ends_a_site_cleanly(tmp_path: Path) -> None:
         world.start_site("north", stop=stop)
         time.sleep(0.5)
         assert world.kill("north", signal.SIGTERM) == 0
+
+
+def test_a_wire_that_goes_away_and_comes_back_costs_time_only(tmp_path: Path) -> None:
+    """The shared folder vanishes in the middle of a job, as an unmounted share does; the job goes on when it is back."""
+    with realm(tmp_path) as world:
+        job = world.submit(rounds=10)
+        world.start_sites()
+        world.start_coordinator()
+        time.sleep(0.6)
+        away = world.trial.folder / "away"
+        world.trial.wire.rename(away)
+        time.sleep(1.5)
+        away.rename(world.trial.wire)
+        assert world.finished(job).state == "done"
+        assert verified(world, job) >= 8
+        assert all(world.alive(name) for name in world.trial.sites)
