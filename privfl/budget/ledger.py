@@ -171,6 +171,8 @@ class Ledger:
                 raise Refused("no policy is in force in this ledger; sign one and load it, then ask again")
             if charge.policy not in (book.policy, NO_HASH):
                 raise Refused("this was permitted by another policy than the one in force; ask again under that one")
+            # first, so that a cost too large to be written down is over the budget and no fault of this ledger
+            book.limits.admit(book.tally, charge, book.moment(now, strict=False))
             self._chain.enter(
                 book,
                 Kind.RESERVE,
@@ -207,15 +209,20 @@ class Ledger:
         Args:
             accepted: the last H0 that the site durably recorded as used.
             stored: the H0 of its durable outbox; what it names was computed and is settled.
-                A reservation that is only accepted is burnt; one that is neither was never used and is refunded.
+                A reservation that is only accepted is burnt; one that is neither was never used and is refunded,
+                unless another was made after it: then the site went on, and nothing proves what became of it.
         """
         with self._chain.transaction() as book:
             done = []
+            reserved = (entry.reference for entry in reversed(book.entries) if entry.kind == Kind.RESERVE)
+            newest = next(reserved, None)
             for reference in tuple(book.open()):
                 if reference == stored:
                     kind, because = Kind.SETTLE, "found stored after a restart"
                 elif reference == accepted:
                     kind, because = Kind.BURN, "accepted and not stored before a restart"
+                elif reference != newest:
+                    kind, because = Kind.BURN, "left open while the site went on; it may have been used"
                 else:
                     kind, because = Kind.REFUND, "never used before a restart"
                 done.append(self._chain.enter(book, kind, now, reference=reference, what=because))

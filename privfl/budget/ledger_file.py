@@ -193,7 +193,8 @@ def begin(connection: sqlite3.Connection, *, write: bool) -> None:
 
 
 def rows_from(connection: sqlite3.Connection, seq: int) -> list[tuple[int, Sealed]]:
-    """Stored rows from number ``seq`` on, inside a transaction; raises Unverified for rows of another shape."""
+    """Stored rows from ``seq`` on (0: all), inside a transaction; raises Unverified for rows of another shape."""
+    seq = seq or -(2**63)  # a row that someone put before the first is none of the ledger's, and is to be named
     largest = connection.execute("SELECT max(length(body)), max(length(signature)) FROM entries WHERE seq >= ?", (seq,))
     if any(isinstance(size, int) and size > MAX_ROW for size in largest.fetchone()):
         raise Unverified("an entry is larger than any ledger entry; restore the latest copy of the file")

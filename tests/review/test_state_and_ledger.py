@@ -1,0 +1,57 @@
+"""Attacks on state and ledger that a review found to work once, each held down by the code that stopped it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from privfl.budget import Charge, Ledger
+from privfl.budget.ledger_check import read_ledger
+from privfl.dp import Cost, Trust, Unit
+from privfl.errors import BudgetExceeded, Unverified
+from tests.budget.ledgers import KEY, POLICY, START, charge, limits, made, rewrite
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger with a budget of 1."""
+    made = Ledger.create(tmp_path / "l.db", KEY, federation="north", population="patients", now=START)
+    made.use(POLICY, 1, limits(), START)
+    return made
+
+
+def test_what_was_left_open_while_the_site_went_on_is_never_refunded(ledger: Ledger) -> None:
+    """A settlement that failed leaves a reservation open although its upload may have left; a later slot hides it."""
+    ledger.reserve(charge(1), START)
+    ledger.reserve(charge(2), START)
+    ledger.reserve(charge(3), START)
+    ledger.settle(charge(2).reference, START)
+    done = ledger.recover(charge(2).reference, charge(2).reference, START)
+    assert [(entry.reference, entry.kind) for entry in done] == [
+        (charge(1).reference, "burn"),
+        (charge(3).reference, "refund"),  # the newest, and neither accepted nor stored: nothing can have left
+    ]
+    spent = ledger.spent()
+    assert spent is not None
+    assert spent.mu2 == Fraction(2, 10)
+
+
+def test_a_cost_too_large_to_be_written_down_is_over_the_budget_and_no_fault_of_the_ledger(ledger: Ledger) -> None:
+    """It made the site's own ledger look broken, so that one announcement stopped the site at every start."""
+    costs = {Unit.RECORD: Cost(10**31)}
+    asked = Charge(bytes(32), charge(1).purpose, "ann", costs, Trust.DISTRIBUTED, "linear")
+    with pytest.raises(BudgetExceeded, match="left"):
+        ledger.reserve(asked, START)
+    ledger.reserve(charge(1), START)
+
+
+def test_a_row_put_before_the_first_is_named(tmp_path: Path) -> None:
+    """Rows are numbered from 0, and a reader that began there saw nothing of what lay before."""
+    path = made(tmp_path / "l.db")
+    rewrite(path, lambda rows: [(-1, *rows[0][1:]), *rows])
+    with pytest.raises(Unverified, match="moved"):
+        read_ledger(path, KEY.verify_key)
+    with pytest.raises(Unverified, match="moved"):
+        Ledger.open(path, KEY)
