@@ -64,6 +64,7 @@ class Desk:
     view: View = field(default_factory=View)
     evidence: list[tuple[bytes, bytes]] = field(default_factory=list)
     _silent: set[bytes] = field(default_factory=set)  # did not answer the last time: nobody waits for them
+    _late: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)  # see :meth:`_missed`
 
     def listen(self, wait_ms: int) -> int:
         """Take in what is not an answer to anything: who is up. Returns how many messages there were."""
@@ -81,6 +82,20 @@ class Desk:
         self._silent.discard(received.sender)
         if received.kind == "hello":
             self.view.hello.add(received.sender)
+            self._late = {key: value for key, value in self._late.items() if key[1] != received.sender}
+
+    def _missed(self, kind: str, site: bytes) -> None:
+        """A site has not answered in time: the next 4 times it is not waited for, then, after one more grace, 16, 64.
+
+        Without this a site that lives and is always slower than the grace would cost every round that grace: its
+        answer to the round before shows that it is not silent. Kept by kind of request, for a slow computer may
+        well vote at once. An answer in time, or a fresh start, makes up for it.
+        """
+        times, left = self._late.get((kind, site), (0, 0))
+        if left:
+            self._late[kind, site] = times, left - 1
+        elif site not in self._silent:
+            self._late[kind, site] = times + 1, 4 ** min(times + 1, 3)
 
     def exchange(
         self,
@@ -95,7 +110,7 @@ class Desk:
 
         Args:
             least: once so many have been taken, the rest are waited for a little longer only, and those that
-                were silent in the last phase not at all.
+                were silent in the last phase, or late again and again, not at all.
             patience: in milliseconds, if another than the desk's own.
 
         Returns the reasons of those that refused, and why a reply was not taken.
@@ -105,6 +120,7 @@ class Desk:
         phase = _Phase(self, kind, sent, take)
         began = self.clock.now()
         until, hurried = began + (self.patience_ms if patience is None else patience), False
+        excused = {site for site in requests if self._late.get((kind, site), (0, 0))[1]}
         self.changed()
         while phase.pending and not phase.enough and self.clock.now() < until:
             wait = min(1000, max(1, until - self.clock.now()))
@@ -115,9 +131,11 @@ class Desk:
             if least is not None and phase.taken >= least and not hurried:
                 hurried, now = True, self.clock.now()
                 until = min(until, now + max(self.grace_ms, now - began))
-            if hurried and self._silent.issuperset(phase.pending.values()):
+            if hurried and excused.union(self._silent).issuperset(phase.pending.values()):
                 break
         if not phase.enough:
+            for site in phase.pending.values() if hurried else ():
+                self._missed(kind, site)
             self._silent.update(phase.pending.values())
         self.changed()
         return phase.reasons
@@ -153,4 +171,5 @@ class _Phase:
             self.reasons[site] = str(error)
             if isinstance(error, Equivocation):
                 desk.evidence.append(error.evidence)
+        desk._late.pop((self._kind, site), None)
         del self.pending[received.reply_to]
