@@ -55,7 +55,7 @@ def read_whole(path: Path) -> Transcript:
     """The transcript in a file; raises Unverified if it is not whole."""
     try:
         return read_transcript(path.read_bytes())
-    except Malformed as error:
+    except (Malformed, Unverified) as error:
         raise Unverified(f"{path} is not a whole transcript ({error}); fetch it again from the coordinator") from None
 
 
