@@ -17,9 +17,15 @@ from typing import Self
 import privfl.errors
 from privfl.errors import PrivflError
 
-__all__ = ["Children", "deferred", "ending_on", "raised_again"]
+__all__ = ["Children", "deferred", "end_with_parent", "ending_on", "raised_again"]
 
-COMMAND = (sys.executable, "-c", "from privfl.cli import main; main()")
+#: ``privfl``, that ends when the process that started it is gone
+COMMAND = (
+    sys.executable,
+    "-c",
+    "from privfl.cli.demo_children import end_with_parent; end_with_parent(); from privfl.cli import main; main()",
+)
+PARENT = "PRIVFL_DEMO_PARENT"
 ORDERLY_S = 15.0  # to finish what is in hand
 HURRIED_S = 3.0
 
@@ -67,6 +73,20 @@ def raised_again(kind: str, text: str, code: int = 1) -> PrivflError:
     return error
 
 
+def end_with_parent() -> None:
+    """Have this process told to end (SIGTERM) when the one that started it is killed; on Linux only.
+
+    prctl(2), PR_SET_PDEATHSIG. Elsewhere a site left alone stops when it has been idle for a while.
+    """
+    if sys.platform.startswith("linux"):
+        import ctypes  # noqa: PLC0415 - a process of the demo needs it, no other
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM.value)
+        if os.environ.get(PARENT) not in (None, str(os.getppid())):
+            sys.exit(1)  # it was killed before it could be asked for
+
+
 class Children:
     """Processes that end with the block: ``with Children(folder, passphrase) as children``.
 
@@ -81,6 +101,7 @@ class Children:
         self._environment = {
             **os.environ,
             "PRIVFL_PASSPHRASE": passphrase,
+            PARENT: str(os.getpid()),
             "COLUMNS": "2000",  # a message in one line, to be shown as the parent's own
             "NO_COLOR": "1",
             "OMP_NUM_THREADS": "1",  # small vectors: many processes share few cores

@@ -7,13 +7,13 @@ through its hands, and a pause between two rounds while the demo's killed site s
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from privfl.cli.demo_children import end_with_parent
 from privfl.cli.demo_outcome import Seen
 from privfl.errors import PrivflError
 
@@ -24,6 +24,7 @@ LONGEST_PAUSE = 60.0
 
 def main() -> None:
     """Arguments: the coordinator's folder, the file of what was seen, the file whose presence asks for a pause."""
+    end_with_parent()
     folder, seen_file, pause = map(Path, sys.argv[1:4])
     try:
         _run(folder, seen_file, pause)
@@ -37,7 +38,7 @@ def _run(folder: Path, seen_file: Path, pause: Path) -> None:
     from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
     from privfl.runtime.coordinator_process import Pace, run_coordinator  # noqa: PLC0415
 
-    parent, seen = os.getppid(), Seen()
+    seen = Seen()
 
     def look(number: int, result: Any, bodies: Mapping[str, bytes]) -> None:
         seen.observe(number, result, bodies)
@@ -45,10 +46,8 @@ def _run(folder: Path, seen_file: Path, pause: Path) -> None:
         temporary.write_text(json.dumps(seen.plain()), encoding="ascii")
         temporary.replace(seen_file)
         until = time.monotonic() + LONGEST_PAUSE
-        while pause.exists() and time.monotonic() < until and os.getppid() == parent:
+        while pause.exists() and time.monotonic() < until:
             time.sleep(0.01)
-        if os.getppid() != parent:
-            sys.exit(1)  # the demo was killed: nobody waits for a result
 
     logging_to(folder, "coordinator", LogFormat.TEXT, LogLevel.INFO)
     run_coordinator(

@@ -75,12 +75,15 @@ def _charged(ledger: LedgerFound) -> str:
 
 def _fate(ledger: LedgerFound, number: int) -> str:
     """What the killed site's ledger says of the round in which it died."""
-    who = f"{ledger.site} was killed in round {number} with its charge reserved. When it started again, "
+    words = f"{ledger.site} was killed in round {number} with its charge reserved. When it started again, that charge "
     if ledger.burnt:
-        return who + "that charge was burnt: rows may have been read, so it stays spent."
-    if ledger.refunded:
-        return who + "that charge was refunded: the slot had not been accepted, so nothing can have left."
-    return who + "that charge was settled: the noised and masked upload was already stored."
+        words += "was burnt: rows may have been read, so it stays spent."
+    elif ledger.refunded:
+        words += "was refunded: the slot had not been accepted, so nothing can have left."
+    else:
+        words += "was settled: the noised and masked upload was already stored."
+    late = ledger.settled - ledger.uploads
+    return words + (" An upload that came too late for its sum stays charged." if late > 0 else "")
 
 
 def _show_proof(console: Console, outcome: Outcome) -> None:

@@ -1,7 +1,8 @@
 """Killing a site in the middle of a round, and starting it again for the next.
 
 The middle of a round lasts a few milliseconds. To hit it, the victim is stopped for an instant, its ledger is
-read, and only if that shows a round that is charged and not settled is the process killed; else it goes on.
+read, and only if that shows a round that is charged and not settled, for the second time, is the process
+killed; else it goes on.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Strike:
         self._victim, self._round, self._pause = victim, round, pause
         self._children, self._restart = children, restart
         self._stage, self._since = _Stage.WAITING, 0.0
+        self._seen: int | None = None  # the open round at the last look
         self.death: Death | None = None
 
     def step(self) -> float:
@@ -119,8 +121,9 @@ class Strike:
         with deferred():  # nobody is left stopped
             if not self._stopped():
                 return
-            hit = open_round(ledger)
-            if hit is None or hit < self._round:
+            hit, before = open_round(ledger), self._seen
+            self._seen = hit
+            if hit is None or hit < self._round or hit != before:  # not open, or only just
                 self._children[self._victim].send_signal(signal.SIGCONT)
                 return
             self._pause.touch()  # between this round and the next

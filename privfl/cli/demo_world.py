@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["policy_of", "run_world"]
 
-IDLE_S = 60  # a site stops by itself when nothing has come for so long, in case the demo itself was killed
+IDLE_S = 90  # then a site stops by itself, where it cannot notice that the demo was killed
 
 
 def policy_of(asked: Asked, schema: Schema, clip: float, now: int) -> Policy:
