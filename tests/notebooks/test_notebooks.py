@@ -73,6 +73,46 @@ def test_private_federation(tmp_path: Path) -> None:
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
 
 
-def test_there_is_a_notebook() -> None:
-    """The walk above sees it."""
-    assert "private_federation.ipynb" in NOTEBOOKS
+def test_compliance(tmp_path: Path) -> None:
+    """The officer's notebook: complaints by line, hazards, plans, a real ledger, and every tampering named."""
+    notebook = executed("compliance.ipynb", tmp_path)
+    text = shown(notebook)
+    for words in (
+        "6 things to correct",
+        "wrong.yaml:14: delta: must be at most 1/(10 x 5000 subjects)",
+        "WHAT TO BEWARE OF",
+        "tasks.logistic.clip from 0.3 to 1: a contribution may count more",
+        "If all other sites collude: epsilon 5.99",
+        "5 windows of 90 days",
+        "version 1: signed by 'officer', verified against the roster",
+        "'lake' does not hold the role compliance",
+        "'officer' did not sign this policy, or it was changed since",
+        "every site refused round 1: policy version 1 does not allow this: epsilon",
+        "logistic 'better', epoch 2, round 4, attempt 0",
+        "22 entries verify; 10 uploads were charged first",
+        "entry 4 (reserve,",
+        "its signature is not this site's",
+        "entries were moved",
+        "the file is an older copy",
+        "the export was edited",
+        "by itself: 14 entries verify",
+        "which is no entry of this one",
+    ):
+        assert words in " ".join(text.split()), words
+    assert "NOTHING WAS NOTICED" not in text
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    words_only = "\n".join(
+        output.get("text", "")
+        + "".join(str(data) for kind, data in output.get("data", {}).items() if kind[:4] == "text")
+        for output in outputs
+    )
+    assert not any(
+        place in words_only for place in (str(tmp_path), "/tmp/", str(FOLDER.parent), str(Path.home()) + "/")
+    )
+    assert {"image/png", "image/svg+xml", "text/html"} <= {kind for one in outputs for kind in one.get("data", {})}
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+
+
+def test_there_are_notebooks() -> None:
+    """The walk above sees them, and each is executed here."""
+    assert NOTEBOOKS == ["compliance.ipynb", "private_federation.ipynb"]
