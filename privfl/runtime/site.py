@@ -42,6 +42,7 @@ from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntrop
 from privfl.secagg.messages import Scope, join
 from privfl.secagg.party import Party
 from privfl.secagg.site import Outgoing
+from privfl.secagg.slot import check_own_rules
 from privfl.wires import Mailbox
 
 __all__ = ["SiteNode", "inputs_hash"]
@@ -282,9 +283,9 @@ class SiteNode:
         except StorageError:
             raise  # the process ends; at its next start the account is settled by what is durable
         except PrivflError:
-            self.account.burn(a.h0, self._clock.now())
+            self._close(self.account.burn, a.h0)
             raise
-        self.account.settle(a.h0, self._clock.now())
+        self._close(self.account.settle, a.h0)
         self.uploads += 1
         return "upload", out.message, [out.body]
 
@@ -293,6 +294,15 @@ class SiteNode:
             return self.account.reserve(charge, now)
         except Theirs as error:  # the site's own ledger does not verify: no peer is to blame, and none may read why
             raise StorageError(f"{error}. This site stops; nothing was charged or sent") from None
+
+    def _close(self, enter: Callable[[bytes, int], None], h0: bytes) -> None:
+        """Enter how a reservation ended. Nothing is sent over a fault of the account: the next start puts it right."""
+        try:
+            enter(h0, self._clock.now())
+        except PrivflError as error:
+            raise StorageError(
+                f"{error}. This site stops; its next start closes the account before it answers"
+            ) from None
 
     def _computed(self, task: Task, invitation: Invitation) -> Outgoing:
         """Compute, noise and mask; on return the bytes are durable, whatever happens to the process."""
@@ -328,11 +338,12 @@ class SiteNode:
         if message.header.h0 != a.h0:
             return None
         self.machine.check_resend(message)
-        if now > a.deadline:
-            raise Refused("the deadline has passed by this site's clock; nothing is uploaded")
+        self.party.roster.check_validity(now)
+        check_own_rules(a, self.terms.rules(), now)  # a stricter policy may have come since
         body = self._store.body()
         if body is None:
             raise Refused("this site has lost the vector that it uploaded in this slot; it stays silent here")
+        self._close(self.account.settle, a.h0)
         return "upload", message, [body]
 
     def _check(self, invitation: Invitation, now: int) -> Task:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from privfl.budget import Charge, Ledger
+from privfl.budget import Charge, Ledger, MemoryAccount
 from privfl.budget.ledger_check import read_ledger
 from privfl.dp import Cost, Trust, Unit
-from privfl.errors import BudgetExceeded, Unverified
+from privfl.errors import BudgetExceeded, Misuse, StorageError, Unverified
+from privfl.runtime.post import Refusal
 from tests.budget.ledgers import KEY, POLICY, START, charge, limits, made, rewrite
+from tests.runtime.evil import Evil
 
 
 @pytest.fixture
@@ -55,3 +58,47 @@ def test_a_row_put_before_the_first_is_named(tmp_path: Path) -> None:
         read_ledger(path, KEY.verify_key)
     with pytest.raises(Unverified, match="moved"):
         Ledger.open(path, KEY)
+
+
+class Failing(MemoryAccount):
+    """An account that cannot be written for a while: no file descriptor is left, or its file is moved away."""
+
+    broken = False
+
+    def settle(self, reference: bytes, now: int) -> None:
+        """See :class:`MemoryAccount`."""
+        if self.broken:
+            raise Misuse("/srv/north/ledger/patients.db: Too many open files")
+        super().settle(reference, now)
+
+
+def test_a_settlement_that_fails_stops_the_site_before_anything_is_sent() -> None:
+    """The site used to go on, sent its upload when asked again, and got the charge back at its next start."""
+    evil = Evil.make()
+    node = evil.node()
+    node.account = account = Failing(evil.terms.limits())
+    account.broken = True
+    announcement = evil.announce()
+    with pytest.raises(StorageError, match="stops"):
+        evil.invite(announcement)
+    with pytest.raises(StorageError, match="stops"):
+        node.serve()  # the message was not acknowledged, and the upload lies in the outbox by now
+    account.broken = False
+    reply = evil.invite(announcement)
+    assert reply is not None
+    assert reply.kind == "upload"
+    assert account._settled == {announcement.h0: True}
+
+
+def test_an_upload_is_not_repeated_under_a_policy_that_came_since() -> None:
+    """A crash before sending, then a join with another policy: what was computed under the old one stays here."""
+    evil = Evil.make()
+    announcement = evil.announce()
+    first = evil.invite(announcement)
+    assert first is not None
+    assert first.kind == "upload"
+    evil.node().terms = replace(evil.terms, epsilon="0.5")
+    reply = evil.invite(announcement)
+    assert reply is not None
+    assert reply.kind == "refused"
+    assert "another policy" in Refusal.decode(reply.payload).reason
