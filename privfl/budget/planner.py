@@ -72,10 +72,13 @@ class Room:
         """Name of the ceiling with the least μ² left."""
         return min(self.ceilings, key=lambda one: one.left.mu2).name
 
-    @property
-    def epsilon_left(self) -> float:
+    def factor(self, trust: Trust) -> int:
+        """How many times its own μ² a release is charged, for subjects whose rows are at several sites."""
+        return int(self.priced(Cost(1), trust).mu2)
+
+    def epsilon_left(self, trust: Trust) -> float:
         """The largest ε that a single task may ask for with all of it, rounded down; 0 if nothing is left."""
-        return epsilon_to_ask(self.left.mu2, self.budget.delta)
+        return epsilon_to_ask(self.left.mu2 / self.factor(trust), self.budget.delta)
 
     def priced(self, cost: Cost, trust: Trust) -> Cost:
         """What an upload of this cost is charged; raises Misuse if its δ′ promises nothing."""

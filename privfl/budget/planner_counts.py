@@ -107,8 +107,7 @@ def counts_for(room: Room, cohort: Cohort, queries: int, trust: Trust, *, attemp
             "a count of people has no bound of 1 per site; counts are planned for the units record and subject"
         )
     charges, tail = queries * attempts, cohort.release(unit, trust, 2.0**40).delta
-    factor = room.priced(Cost(Fraction(1), tail), trust).mu2
-    mu2 = floor_to_grid(room.left.mu2 / (factor * charges))
+    mu2 = floor_to_grid(room.left.mu2 / (room.factor(trust) * charges))
     if not mu2:
         return None
     # Not less than 4 units for each site: such a count then costs less than its part.

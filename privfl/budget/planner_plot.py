@@ -48,7 +48,7 @@ def _shares(axes: Axes, plan: Plan) -> None:
     axes.barh(names, shares, color="0.85", label="share")
     axes.barh(names, left, height=0.5, color="C0", label="left")
     for at, room in enumerate(plan.rooms):
-        axes.annotate(f" ε {room.epsilon_left:.3g}", (shares[at], at), va="center")
+        axes.annotate(f" ε {room.epsilon_left(plan.policy.trust):.3g}", (shares[at], at), va="center")
     axes.set_xlim(0, max(*shares, 1.0) * 1.25)
     axes.set_xlabel("percent of the budget's μ²")
     axes.set_title(f"left at δ = {plan.rooms[0].budget.delta:g}, per {plan.policy.unit}")

@@ -141,7 +141,7 @@ def make_plan(policy: Policy, tally: Tally, now: int, asked: Asked | None = None
         spent,
         tuple((delta, total, part) for (delta, total), (_, part) in zip(whole, used, strict=True)),
         figures(policy).get("epsilon_if_all_others_collude"),
-        _window(policy, tally, now),
+        _window(policy, tally, now, training.factor(policy.trust)),
         tuple(_notes(policy, found, tally, asked, now)),
     )
 
@@ -157,7 +157,7 @@ def _spent(policy: Policy, tally: Tally, now: int) -> Cost | None:
     return None if tally.life.endless(policy.unit) else tally.within(now).total(policy.unit, sites_per_subject=k)
 
 
-def _window(policy: Policy, tally: Tally, now: int) -> Window | None:
+def _window(policy: Policy, tally: Tally, now: int, factor: int) -> Window | None:
     limits, life, budget = policy.limits(), policy.lifetime, policy.budget
     if policy.window is None or limits.window_ms is None or life is None or budget is None:
         return None
@@ -169,7 +169,7 @@ def _window(policy: Policy, tally: Tally, now: int) -> Window | None:
     ahead = []
     for quarter in range(5):
         then = now + quarter * length // 4
-        ahead.append((then, _epsilon(limits.left(tally, then), budget.delta)))
+        ahead.append((then, _epsilon(limits.left(tally, then), factor, budget.delta)))
     return Window(
         policy.window.days,
         found["windows"],
@@ -182,8 +182,8 @@ def _window(policy: Policy, tally: Tally, now: int) -> Window | None:
     )
 
 
-def _epsilon(left: Cost | None, delta: float) -> float:
-    return 0.0 if left is None else epsilon_to_ask(left.mu2, delta)
+def _epsilon(left: Cost | None, factor: int, delta: float) -> float:
+    return 0.0 if left is None else epsilon_to_ask(left.mu2 / factor, delta)
 
 
 def _notes(policy: Policy, found: Sequence[Room], tally: Tally, asked: Asked, now: int) -> Iterator[str]:

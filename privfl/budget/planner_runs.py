@@ -72,8 +72,8 @@ def largest_run(
     """The run of ``rounds`` uploads with the largest ε that fits the room once; arguments as for :func:`run_for`."""
     _check(rounds, attempts)
     tail = length * SAMPLER_DELTA
-    factor = room.priced(Cost(Fraction(1), tail), trust).mu2
-    mu2, price = room.left.mu2 / (factor * rounds * attempts), room.priced(Cost(0, tail), trust)
+    factor, price = room.factor(trust), room.priced(Cost(0, tail), trust)
+    mu2 = room.left.mu2 / (factor * rounds * attempts)
     if most is not None:
         mu2 = min(mu2, _cap(most, price.delta, room.budget.delta) / factor)
     epsilon = epsilon_to_ask(floor_to_grid(mu2 * rounds), room.budget.delta)

@@ -29,7 +29,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "delta": policy.delta,
         "sites": plan.cohort.sites,
         "spent": None if plan.spent is None else list(plan.spent.to_decimals()),
-        "rooms": [_room(room) for room in plan.rooms],
+        "rooms": [_room(room, policy.trust) for room in plan.rooms],
         "largest_runs": [_pair(first, reserved) for first, reserved in plan.largest],
         "runs": [_pair(first, reserved) for first, reserved in plan.runs],
         "counts": [_counts(purpose, queries, trust, found) for purpose, queries, trust, found in plan.counts],
@@ -44,13 +44,13 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _room(room: Room) -> dict[str, Any]:
+def _room(room: Room, trust: Trust) -> dict[str, Any]:
     delta = room.budget.delta
     return {
         "purpose": str(room.purpose),
         "analyst": room.analyst,
         "left": list(room.left.to_decimals()),
-        "epsilon_left": room.epsilon_left,
+        "epsilon_left": room.epsilon_left(trust),
         "binding": room.binding,
         "ceilings": [
             {"name": one.name, "epsilon": _at(one.whole, delta), "left": list(one.left.to_decimals())}

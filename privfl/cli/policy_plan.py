@@ -158,7 +158,7 @@ def _show(made: Plan, asked: Asked, ledger: Path | None) -> None:
 def _rooms(made: Plan) -> Table:
     table = _table("What is left", "for", "mu^2", "as epsilon of one task", "limited by")
     rows = [
-        (str(room.purpose), f"{float(room.left.mu2):.4g}", f"{room.epsilon_left:.4g}", room.binding)
+        (str(room.purpose), f"{float(room.left.mu2):.4g}", f"{room.epsilon_left(made.policy.trust):.4g}", room.binding)
         for room in made.rooms
     ]
     return _rows(table, rows)

@@ -190,7 +190,7 @@ def test_rooms_name_what_binds() -> None:
     assert capped.left.mu2 < training.left.mu2
     monitoring = room_for(agreed.limits(), books.tally, NOW, Purpose.MONITORING)
     assert monitoring.left == Cost(0)
-    assert monitoring.epsilon_left == 0
+    assert monitoring.epsilon_left(Trust.LOCAL) == 0
     with pytest.raises(Misuse, match="does not name"):
         rooms(agreed.limits(), books.tally, NOW, analyst="nobody")
 
@@ -361,3 +361,16 @@ def test_notes_and_picture() -> None:
     assert b"<svg" in plan_picture(site, "svg")
     with pytest.raises(Misuse, match="png or"):
         plan_picture(site, "pdf")
+
+
+@pytest.mark.parametrize("trust", list(Trust))
+@pytest.mark.parametrize("sites_per_subject", [1, 3])
+def test_what_is_left_as_epsilon_of_one_task(trust: Trust, sites_per_subject: int) -> None:
+    """A task at that ε is admitted in whole, and one at a percent more is not."""
+    agreed = policy(window=None, trust=trust, max_sites_per_subject=sites_per_subject)
+    room = room_for(agreed.limits(), Tally(), NOW, Purpose.TRAINING)
+    epsilon = room.epsilon_left(trust)
+    for asked, admitted in ((epsilon, True), (1.01 * epsilon, False)):
+        books = Books(agreed.limits())
+        cost = Cost(mu_for_budget(asked, 1e-5)[0])
+        assert books.spend(books.charge(cost, Purpose.TRAINING, trust, "lab"), NOW) is admitted
