@@ -90,8 +90,8 @@ class BoundData:
 
     def columns(self, names: tuple[str, ...]) -> Floats:
         """The named numeric columns, float64 ``[n, len(names)]``, in public units."""
-        places = [self.schema.numeric.index(name) for name in names]
-        return self.values[:, places]
+        place = {name: at for at, name in enumerate(self.schema.numeric)}
+        return self.values[:, [place[name] for name in names]]
 
     def prepared(self, key: object, make: Callable[[], T]) -> T:
         """What ``make`` returns, kept under ``key``: work on the rows that is the same in every round."""

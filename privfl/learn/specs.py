@@ -73,8 +73,8 @@ class Spec(Declared, ABC):
         elif not isinstance(column, self._label_kinds()):
             need = " or ".join("a category" if kind is Category else "a number" for kind in self._label_kinds())
             complaints.append(f"the label {self.label!r} must be {need} for {type(self).__name__}")
-        names = self.feature_names(schema)
-        complaints += [f"feature {name!r} is not a numeric column" for name in names if name not in schema.numeric]
+        names, numeric = self.feature_names(schema), set(schema.numeric)
+        complaints += [f"feature {name!r} is not a numeric column" for name in names if name not in numeric]
         if self.label in names:
             complaints.append(f"the label {self.label!r} cannot be a feature")
         if not names or len(set(names)) != len(names):

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -137,7 +138,7 @@ class Task(ABC):
             release=plan.release,
         ).encode()
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """32 bytes that name the task: the digest of its descriptor."""
         return digest(Label.TASK, self.descriptor())
