@@ -41,7 +41,7 @@ def init(
     """
     from privfl.homes.authority import AuthorityHome  # noqa: PLC0415
 
-    config = AuthorityHome.init(folder, federation, passphrase(folder, passphrase_file))
+    config = AuthorityHome.init(folder, federation, passphrase(folder, passphrase_file, found=True))
     public = folder / "authority.pub"
     tell(
         as_json,

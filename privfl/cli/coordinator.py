@@ -41,7 +41,7 @@ def init(
     """
     from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415 - loaded when a command runs
 
-    word = passphrase(folder, passphrase_file)
+    word = passphrase(folder, passphrase_file, found=True)
     config = CoordinatorHome.init(folder, named(name, folder), federation, wire, word, now())
     tell(
         as_json,

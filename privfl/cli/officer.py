@@ -43,7 +43,7 @@ def init(
     """
     from privfl.homes.officer import OfficerHome  # noqa: PLC0415
 
-    word = passphrase(folder, passphrase_file)
+    word = passphrase(folder, passphrase_file, found=True)
     home = OfficerHome.init(folder, named(name, folder), federation, word, now(), role=role.value)
     _told(home, as_json)
 

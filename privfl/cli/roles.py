@@ -56,12 +56,16 @@ def named(name: str | None, folder: Path) -> str:
     return folder.absolute().name if name is None else name
 
 
-def passphrase(folder: Path, file: Path | None) -> str:
-    """The passphrase of ``folder``; one that is typed for a new key store is asked for twice."""
+def passphrase(folder: Path, file: Path | None, *, found: bool = False) -> str:
+    """The passphrase of ``folder``; with ``found`` a key store may be made, and a typed one is asked for twice.
+
+    Where there is nothing to open none is asked for: what is missing is said first.
+    """
     from privfl.homes.folder import KEYS  # noqa: PLC0415 - loaded when a command runs
     from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
 
-    return ask_passphrase(file, new=not (folder / KEYS).exists())
+    new = not (folder / KEYS).exists()
+    return "" if new and not found else ask_passphrase(file, new=new)
 
 
 def tell(as_json: bool, fields: dict[str, Any], *lines: str) -> None:

@@ -63,7 +63,8 @@ def init(
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415 - loaded when a command runs
 
-    config = SiteHome.init(folder, named(name, folder), federation, passphrase(folder, passphrase_file), now())
+    word = passphrase(folder, passphrase_file, found=True)
+    config = SiteHome.init(folder, named(name, folder), federation, word, now())
     _asked(folder, config.name, federation, config.fingerprint, as_json)
 
 
