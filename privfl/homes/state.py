@@ -5,6 +5,9 @@ own, sealed under a secret of the key store. :meth:`State.rotate` draws a new da
 again and overwrites the old key's file, so that old pages, journals and copies of the database cannot be
 read any more. Overwriting is best effort: a file system or SSD may keep old blocks.
 
+One more value, sealed like the others and written with each change, lists the hash of every other: a single value
+that someone removes, or puts back as it was, is noticed.
+
 An older copy of the whole folder put back in place looks sound to itself. The protocol notices it by the
 headers that others remember; keep the folder out of backups.
 """
@@ -12,19 +15,20 @@ headers that others remember; keep the folder out of backups.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from privfl_keys import Label, SecretBytes, context
 
-from privfl.codec import Bounds, Record, Uint64
+from privfl.codec import Bounds, Bytes32, Record, Uint64
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Malformed, Misuse, StorageError, Unverified
 from privfl.homes.lock import Lock
@@ -32,6 +36,7 @@ from privfl.homes.lock import Lock
 __all__ = ["Items", "MemoryState", "State"]
 
 DATABASE, KEY_FILE = "state.db", "state.key"
+INDEX: Final = ""  # name of the value that lists the others
 NONCE = 12
 
 
@@ -90,6 +95,15 @@ class _KeyFile(Record):
     keys: Annotated[tuple[_SealedKey, ...], Bounds(1, 2)]
 
 
+@dataclass(frozen=True)
+class _Index(Record):
+    """Name and SHA-256 of every sealed value."""
+
+    TAG: ClassVar[str] = "privfl state index 1"
+
+    items: tuple[tuple[str, Bytes32], ...]
+
+
 class State:
     """The sealed store of one folder, locked to this process.
 
@@ -103,6 +117,7 @@ class State:
         self._master = ChaCha20Poly1305(key.reveal())
         self._keys: dict[int, ChaCha20Poly1305] = {}
         self._generation = 0
+        self._index: dict[str, bytes] = {}
         self._database: sqlite3.Connection | None = None
 
     @classmethod
@@ -151,15 +166,21 @@ class State:
         return state
 
     def get(self, name: str) -> bytes | None:
-        """The value, None if there is none; raises Unverified if it was altered."""
+        """The value, None if there is none; raises Unverified if it was altered, removed or put back."""
         with self._errors("read"):
             row = self._db().execute("SELECT generation, sealed FROM items WHERE name = ?", (name,)).fetchone()
-        return None if row is None else self._unseal(name, int(row[0]), bytes(row[1]))
+        known = self._index.get(name)
+        if row is None and known is None:
+            return None
+        if row is None or hashlib.sha256(row[1]).digest() != known:
+            raise self._altered(name)
+        return self._unseal(name, int(row[0]), bytes(row[1]))
 
     def names(self) -> tuple[str, ...]:
         """Names of all values, sorted."""
         with self._errors("read"):
-            return tuple(row[0] for row in self._db().execute("SELECT name FROM items ORDER BY name"))
+            rows = self._db().execute("SELECT name FROM items WHERE name != ? ORDER BY name", (INDEX,))
+            return tuple(row[0] for row in rows)
 
     def put(self, items: Mapping[str, bytes | None]) -> None:
         """Set (or with None remove) all of ``items``; when this returns they are durable, else none changed.
@@ -168,10 +189,22 @@ class State:
             StorageError: the disk did not take them.
         """
         sealed = [(name, self._generation, self._seal(name, data)) for name, data in items.items() if data is not None]
+        kept = {name: known for name, known in self._index.items() if name not in items}
         with self._transaction() as database:
             gone = [(name,) for name, data in items.items() if data is None]
             database.executemany("DELETE FROM items WHERE name = ?", gone)
-            database.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", sealed)
+            index = self._write(database, sealed, kept)
+        self._index = index
+
+    def _write(
+        self, database: sqlite3.Connection, sealed: list[tuple[str, int, bytes]], kept: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        """Write values and the index of these and of ``kept``; returns that index, to be believed after the commit."""
+        index = {**kept, **{name: hashlib.sha256(data).digest() for name, _, data in sealed}}
+        listed = self._seal(INDEX, _Index(tuple(sorted(index.items()))).encode())
+        rows = [*sealed, (INDEX, self._generation, listed)]
+        database.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", rows)
+        return index
 
     def rotate(self) -> None:
         """Seal every value under a fresh data key and destroy the old one; after a crash, :meth:`open` finishes it."""
@@ -249,10 +282,10 @@ class State:
     def _seal_again(self) -> None:
         newest = self._generation
         with self._transaction() as database:
-            rows = database.execute("SELECT name, generation, sealed FROM items WHERE generation < ?", (newest,))
-            plain = [(name, self._unseal(name, int(old), bytes(sealed))) for name, old, sealed in rows.fetchall()]
-            again = [(name, newest, self._seal(name, data)) for name, data in plain]
-            database.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", again)
+            plain = [(name, self.get(name)) for name in {*self._index, *self.names()}]
+            again = [(name, newest, self._seal(name, data)) for name, data in plain if data is not None]
+            index = self._write(database, again, {})
+        self._index = index
         with self._errors("written"):
             self._db().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._write_keys([one for one in self._read_keys().keys if one.generation == newest])
@@ -274,10 +307,14 @@ class State:
                 raise InvalidTag
             return key.decrypt(sealed[:NONCE], sealed[NONCE:], self._bound(f"item {name}", 0))
         except InvalidTag:
-            raise Unverified(
-                f"the value {name!a} in {self.folder / DATABASE} was altered, or the file is older than its key; "
-                "stop, keep the folder as it is, and tell the compliance officer"
-            ) from None
+            raise self._altered(name) from None
+
+    def _altered(self, name: str) -> Unverified:
+        what = f"the value {name!a}" if name != INDEX else "the list of values"
+        return Unverified(
+            f"{what} in {self.folder / DATABASE} was altered or put back, or the file is older than its key; "
+            "stop, keep the folder as it is, and tell the compliance officer"
+        )
 
     # -- SQLite -------------------------------------------------------------------------------------
 
@@ -290,9 +327,17 @@ class State:
             # the write-ahead log costs one sync per commit, a rollback journal three
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF"):
                 self._database.execute(f"PRAGMA {pragma}")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS items (name TEXT PRIMARY KEY, generation INTEGER, sealed BLOB) STRICT"
-            )
+        self._read_index()
+
+    def _read_index(self) -> None:
+        with self._transaction() as database:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'items'").fetchone():
+                database.execute("CREATE TABLE items (name TEXT PRIMARY KEY, generation INTEGER, sealed BLOB) STRICT")
+                self._write(database, [], {})
+            row = database.execute("SELECT generation, sealed FROM items WHERE name = ?", (INDEX,)).fetchone()
+        if row is None:
+            raise self._altered(INDEX)
+        self._index = dict(_Index.decode(self._unseal(INDEX, int(row[0]), bytes(row[1]))).items)
 
     def _db(self) -> sqlite3.Connection:
         if self._database is None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from privfl_keys import SecretBytes
 
 from privfl.budget import Charge, Ledger, MemoryAccount
 from privfl.budget.ledger_check import read_ledger
 from privfl.dp import Cost, Trust, Unit
 from privfl.errors import BudgetExceeded, Misuse, StorageError, Unverified
+from privfl.homes.state import State
 from privfl.runtime.post import Refusal
 from tests.budget.ledgers import KEY, POLICY, START, charge, limits, made, rewrite
 from tests.runtime.evil import Evil
@@ -102,3 +106,32 @@ def test_an_upload_is_not_repeated_under_a_policy_that_came_since() -> None:
     assert reply is not None
     assert reply.kind == "refused"
     assert "another policy" in Refusal.decode(reply.payload).reason
+
+
+def rows_of(folder: Path) -> dict[str, tuple[str, int, bytes]]:
+    """The raw rows of a sealed state, as whoever has the file reads them."""
+    with closing(sqlite3.connect(folder / "state.db")) as database:
+        return {row[0]: row for row in database.execute("SELECT * FROM items")}
+
+
+@pytest.mark.parametrize("how", ["put back", "removed", "added"])
+def test_one_value_of_the_sealed_state_cannot_be_turned_back_alone(tmp_path: Path, how: str) -> None:
+    """Every value was sealed by itself: the ledger's anchor could be put back together with an older ledger."""
+    key, owner = SecretBytes(bytes(32)), bytes(32)
+    with closing(State.create(tmp_path, key, owner)) as state:
+        state.put({"ledger": b"entry 2", "machine": b"slot 1", "gone": b"alarm"})
+        old = rows_of(tmp_path)
+        state.put({"ledger": b"entry 8", "machine": b"slot 3", "gone": None})
+        assert state.get("gone") is None
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        name = "gone" if how == "added" else "ledger"
+        database.execute("DELETE FROM items WHERE name = ?", (name,))
+        if how != "removed":
+            database.execute("INSERT INTO items VALUES (?, ?, ?)", old[name])
+        database.commit()
+    with closing(State.open(tmp_path, key, owner)) as state:
+        assert state.get("machine") == b"slot 3"
+        with pytest.raises(Unverified, match="put back"):
+            state.get(name)
+        with pytest.raises(Unverified, match="put back"):
+            state.rotate()  # nor does sealing again make it sound
