@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from privfl.secagg import read_transcript, verify_transcript
 __all__ = ["Chapter", "Outcome", "run_chapter"]
 
 OVERDUE = 5.0  # seconds after which a doomed process that has not come to its point dies where it is
-JOB_ROUNDS = 8
 LAST_ROUNDS = 4
 PATIENCE = 90.0  # seconds for the undisturbed job at the end
 STUCK = 60.0  # seconds without a death after which a chapter is given up
@@ -33,19 +32,24 @@ class Chapter:
     """One federation's share of a campaign.
 
     Attributes:
-        kills: at least so many deaths; with ``every_point`` also as many as it takes to die at each point once.
-        coordinator: whether it dies as well. script: deaths that come first.
-        faults: what is broken on purpose.
+        kills: at least so many deaths, and at most twice as many if ``wanted``, points of sites, take longer.
+        coordinator: whether it dies as well. script: see :class:`Plan`.
+        faults: what is broken on purpose. rehearsed: whether an undisturbed job comes first, so that the plan
+        knows where there is to die; a script knows that itself.
+        rounds: of each job. patience: seconds for the jobs that are left at the end.
     """
 
     seed: str
     kills: int
     sites: int = 5
     coordinator: bool = True
-    every_point: bool = False
+    wanted: Collection[str] = ()
     script: Sequence[Doom] = ()
     faults: Faults = lambda child: None
     pace: Pace = PACE
+    rehearsed: bool = True
+    rounds: int = 8
+    patience: float = PATIENCE
 
 
 @dataclass
@@ -126,17 +130,19 @@ class _Run:
         self.outcome = Outcome()
         victims = [who for who in world.names if who != COORDINATOR]
         coordinator = COORDINATOR if chapter.coordinator else ""
-        self.plan = Plan(chapter.seed, victims, coordinator, chapter.script)
+        self.plan = Plan(chapter.seed, victims, coordinator, chapter.script, chapter.wanted)
         self._doomed: dict[str, tuple[Doom, float]] = {}  # and when a death at a random instant, or overdue, comes
         self._back: dict[str, float] = {}  # the dead: when they are started again
         self._last = time.monotonic()
         self._submitted = 0
 
-    def rehearse(self) -> None:
-        """One undisturbed job, so that the plan knows every point that is passed without a death."""
-        job = self.world.submit(LAST_ROUNDS)
+    def begin(self) -> None:
+        """Start everybody; and one undisturbed job, so that the plan knows what is passed without a death."""
         for who in self.world.names:
             self.world.start(who)
+        if not self.chapter.rehearsed:
+            return
+        job = self.world.submit(LAST_ROUNDS)
         self._until(lambda: job.state().over, PATIENCE)
         if job.state().state != "done":
             self.outcome.stopped.append(f"the first job did not finish: {job.state().error}")
@@ -165,7 +171,7 @@ class _Run:
         self._bury()
         self._revive()
         job = self.world.submit(LAST_ROUNDS)
-        over = self._until(lambda: all(one.state().over for one in self.world.jobs()), PATIENCE)
+        over = self._until(lambda: all(one.state().over for one in self.world.jobs()), self.chapter.patience)
         done = len(list((job.result / "transcripts").glob("*.transcript"))) if over else 0
         self.outcome.finished = over and job.state().state == "done" and done == LAST_ROUNDS
         if not self.outcome.finished:
@@ -191,11 +197,11 @@ class _Run:
             verify_transcript(transcript, world.authority)
             evidence.opened(transcript)
         outcome.findings += evidence.judge(books)
-        for site, book in books.items():
+        for id_, book in books.items():
             try:
                 match_transcripts(book, transcripts)
             except PrivflError as error:
-                outcome.findings.append(Finding("unaccounted", world.roster.member(site).name, str(error)))
+                outcome.findings.append(Finding("unaccounted", world.roster.member(id_).name, str(error)))
         outcome.rounds, outcome.uploads = len(transcripts), len(evidence.left)
         outcome.messages, outcome.restarts = evidence.messages, world.starts - len(world.names)
 
@@ -204,15 +210,14 @@ class _Run:
     def _enough(self) -> bool:
         if self.outcome.kills < self.chapter.kills:
             return False
-        return not (self.chapter.every_point and self.plan.missing)
+        return self.outcome.kills >= 2 * self.chapter.kills or not (self.chapter.wanted and self.plan.missing)
 
     def _jobs(self) -> None:
         """Rounds go on all the time; every fourth job demands all sites."""
-        waiting = sum(not job.state().over for job in self.world.jobs()[-3:])
-        if waiting < 2:
+        if all(job.state().over for job in self.world.jobs()[-2:-1]):  # the last one may not have been begun
             self._submitted += 1
             complete = self._submitted % 4 == 0
-            self.world.submit(JOB_ROUNDS, **({"mode": "complete", "min_survivors": None} if complete else {}))
+            self.world.submit(self.chapter.rounds, **({"mode": "complete", "min_survivors": None} if complete else {}))
 
     def _bury(self) -> None:
         """Note who has died, and hold the ledger that is left to what was promised of it."""
@@ -297,7 +302,7 @@ def run_chapter(
         founded(Path(scratch), chapter.sites, chapter.faults, chapter.pace) as world,
     ):
         run = _Run(chapter, world, say)
-        run.rehearse()
+        run.begin()
         run.kill()
         run.recover()
         run.judge()

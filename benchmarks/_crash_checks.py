@@ -207,7 +207,7 @@ class Evidence:
     def _masks(self) -> list[Finding]:
         found = []
         for said, what in ((self.headers, "headers"), (self.uploads, "messages"), (self.bodies, "masked vectors")):
-            for (site, _), variants in said.items():  # type: ignore[attr-defined]
+            for (site, _), variants in said.items():
                 if len(variants) > 1:
                     found.append(self._finding("mask_reuse", site, f"{len(variants)} different {what} for one slot"))
         used: dict[tuple[bytes, bytes], bytes] = {}

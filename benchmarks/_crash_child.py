@@ -57,7 +57,7 @@ class Fuse:
         if target not in (f"{doing}|{name}", f"*|{name}"):
             return False
         self._page[:4] = struct.pack("<I", count - 1)
-        return count == 1
+        return bool(count == 1)
 
     def burn(self, point: str) -> None:
         """Noted by the child with its last breath."""
@@ -190,8 +190,8 @@ class Child:
                 return cursor
 
         def hooked(database: Any, *arguments: Any, **named: Any) -> sqlite3.Connection:
-            connection = connect(database, *arguments, **{**named, "factory": Hooked})
-            connection.what = "state" if "state.db" in str(database) else "ledger"  # type: ignore[attr-defined]
+            connection: Hooked = connect(database, *arguments, **{**named, "factory": Hooked})
+            connection.what = "state" if "state.db" in str(database) else "ledger"
             return connection
 
         sqlite3.connect = hooked  # type: ignore[assignment]
@@ -217,8 +217,8 @@ class Child:
             with self._as("body"):
                 put_body(mailbox, sha256, data)
 
-        FolderMailbox.send = tapped_send  # type: ignore[method-assign]
-        FolderMailbox.put_body = tapped_body  # type: ignore[method-assign]
+        FolderMailbox.send = tapped_send  # type: ignore[method-assign, assignment]
+        FolderMailbox.put_body = tapped_body  # type: ignore[method-assign, assignment]
 
     @contextlib.contextmanager
     def _as(self, sending: str) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 __all__ = ["AT_RANDOM", "Doom", "Plan", "plain"]
@@ -14,6 +14,7 @@ RANDOM_SHARE = 0.25
 COORDINATOR_SHARE = 0.1
 ABSENT_SHARE = 0.2  # of the dead that stay away for a while; the others are back at once
 LONGEST_ABSENCE = 1.5  # seconds
+_OFTEN = ("announce|", "ask-", "acknowledge|")
 LONGEST_WAIT = 0.6  # before a death at a random instant
 
 
@@ -49,19 +50,32 @@ class Plan:
     Args:
         seed: the same seed and the same points give the same deaths, as far as processes reach them in the same
             order. victims: the sites. coordinator: its name, empty if it is left alone.
-        script: deaths to come first, in this order.
+        script: all deaths there are, in this order; empty: they are drawn.
+        wanted: plain points at which sites are to die; empty: all that are passed.
     """
 
-    def __init__(self, seed: str, victims: Sequence[str], coordinator: str = "", script: Iterable[Doom] = ()) -> None:
+    def __init__(
+        self,
+        seed: str,
+        victims: Sequence[str],
+        coordinator: str = "",
+        script: Iterable[Doom] = (),
+        wanted: Collection[str] = (),
+    ) -> None:
         self._random = random.Random(seed)  # noqa: S311 — a plan of deaths is no secret
         self._victims, self._coordinator = tuple(victims), coordinator
-        self._script: Iterator[Doom] = iter(tuple(script))
+        self._script = list(script)[::-1]
+        self._drawn = not self._script
+        self._wanted = frozenset(wanted)
         self._known: dict[bool, set[str]] = {False: set(), True: set()}
+        self._tries: Counter[tuple[bool, str]] = Counter()
         self.deaths: Counter[tuple[bool, str]] = Counter()  # by (whether the coordinator's, point)
 
     def learn(self, who: str, points: Iterable[str]) -> None:
         """Take in points that a process of ``who`` has passed."""
-        self._known[who == self._coordinator].update(points)
+        at_site = who != self._coordinator
+        fit = {point for point in points if not (at_site and self._wanted) or plain(point) in self._wanted}
+        self._known[not at_site].update(fit)
 
     def dead(self, who: str, point: str) -> None:
         """Count a death."""
@@ -69,14 +83,15 @@ class Plan:
 
     @property
     def missing(self) -> list[str]:
-        """Plain points of sites at which nobody has died yet."""
-        return sorted({plain(point) for point in self._known[False]} - self._plain(False).keys())
+        """Plain points of sites at which nobody has died yet, however often it was tried."""
+        known = self._wanted or {plain(point) for point in self._known[False]}
+        return sorted(known - {plain(point) for coordinator, point in self.deaths if not coordinator})
 
     def next(self, free: Sequence[str]) -> Doom | None:
-        """The next death among ``free``, who are neither dead nor doomed; None if nobody is left to die."""
-        scripted = next(self._script, None)
-        if scripted is not None:
-            return scripted
+        """The next death among ``free``, who are neither dead nor doomed; None if nobody is left to die
+        or a script is at its end."""
+        if not self._drawn:
+            return self._script.pop() if self._script else None
         sites = [who for who in free if who != self._coordinator]
         if self._coordinator in free and (not sites or self._random.random() < COORDINATOR_SHARE):
             who = self._coordinator
@@ -85,23 +100,22 @@ class Plan:
         else:
             return None
         absence = self._random.uniform(0, LONGEST_ABSENCE) if self._random.random() < ABSENT_SHARE else 0.0
-        if self._random.random() < RANDOM_SHARE or not self._known[who == self._coordinator]:
+        share = RANDOM_SHARE / 3 if self._wanted else RANDOM_SHARE
+        if self._random.random() < share or not self._known[who == self._coordinator]:
             return Doom(who, wait=self._random.uniform(0, LONGEST_WAIT), absence=absence)
-        return Doom(who, self._point(who == self._coordinator), self._random.choice((1, 1, 1, 2)), absence=absence)
+        point, count = self._point(who == self._coordinator), self._random.choice((1, 1, 1, 2))
+        return Doom(who, point, count if point.startswith(_OFTEN) else 1, absence=absence)
 
     def _point(self, coordinator: bool) -> str:
-        """One of those where the fewest have died, by their plain names first."""
-        deaths, known = self._plain(coordinator), sorted(self._known[coordinator])
-        least = min(deaths[plain(point)] for point in known)
-        rare = [point for point in known if deaths[plain(point)] == least]
-        name = self._random.choice(sorted({plain(point) for point in rare}))
+        """One of those that were tried least, by their plain names first: some are passed seldom or never again."""
+        known = sorted(self._known[coordinator])
+        tries: Counter[str] = Counter()
+        for point in known:
+            tries[plain(point)] += self._tries[coordinator, point]
+        least = min(tries.values())
+        name = self._random.choice(sorted(name for name, count in tries.items() if count == least))
         here = [point for point in known if plain(point) == name]
-        fewest = min(self.deaths[coordinator, point] for point in here)
-        return self._random.choice([point for point in here if self.deaths[coordinator, point] == fewest])
-
-    def _plain(self, coordinator: bool) -> Counter[str]:
-        counts: Counter[str] = Counter()
-        for (whose, point), count in self.deaths.items():
-            if whose == coordinator:
-                counts[plain(point)] += count
-        return counts
+        fewest = min(self._tries[coordinator, point] for point in here)
+        point = self._random.choice([point for point in here if self._tries[coordinator, point] == fewest])
+        self._tries[coordinator, point] += 1
+        return point

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from privfl.budget import Policy, SignedPolicy
 from privfl.clock import SystemClock
 from privfl.errors import PrivflError
 from privfl.homes.rosters import read_rosters
-from privfl.homes.site import SiteHome, ledger_path
+from privfl.homes.site import ledger_path
 from privfl.homes.trial import Trial, dump_schema, found_trial, policy_for
 from privfl.learn import Schema
 from privfl.runtime.coordinator_process import Pace, run_coordinator
@@ -37,13 +36,15 @@ NAMES = ("north", "south", "east", "west", "central", "harbour", "hillside", "va
 PASSPHRASE = "a passphrase for crashes"  # noqa: S105 — of folders that live for minutes
 PACE = Pace(gather=1_500, patience=1_000, grace=80)
 ROWS = 30
-SCHEMA = Schema(
-    name="small",
-    records=200,
-    columns={  # type: ignore[arg-type]
-        "dose": {"lower": -4, "upper": 4, "center": 0, "scale": 1},
-        "ill": {"classes": [False, True]},
-    },
+SCHEMA = Schema.model_validate(
+    {
+        "name": "small",
+        "records": 200,
+        "columns": {
+            "dose": {"lower": -4, "upper": 4, "center": 0, "scale": 1},
+            "ill": {"classes": [False, True]},
+        },
+    }
 )
 TASK: Mapping[str, Any] = {
     "label": "ill",
@@ -230,17 +231,3 @@ def founded(folder: Path, sites: int, faults: Faults = lambda child: None, pace:
         yield world
     finally:
         world.end()
-
-
-def verified_now(world: World, site: str) -> None:
-    """Open a site's folder as its operator would; raises what is wrong with it. For a site that does not run."""
-    SiteHome.open(world.trial.sites[site], PASSPHRASE, now()).close()
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for something; raises AssertionError naming it when time is up."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
-        time.sleep(0.01)
