@@ -66,6 +66,8 @@ def read_table(path: Path, kind: Format, schema: Schema) -> pd.DataFrame:
         raise DataError(f"there is no table {path}; check the path")
     try:
         frame: pd.DataFrame = _READERS[kind](path, schema)
+    except DataError:
+        raise
     except ImportError:
         raise DataError(f"reading {kind} needs a library that is not here; run: pip install 'privfl[data]'") from None
     except OSError as error:
@@ -91,9 +93,19 @@ def _text(separator: str) -> Callable[[Path, Schema], pd.DataFrame]:
             # A row with more fields than the header would lose one, or shift its columns by one. Only when every
             # column is read does pandas notice.
             warnings.simplefilter("error", pd.errors.ParserWarning)
+            head = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, index_col=False)
+            _check_once(head, path, schema)
             return pd.read_csv(path, sep=separator, dtype=_words(schema), index_col=False, low_memory=False)
 
     return read
+
+
+def _check_once(head: pd.DataFrame, path: Path, schema: Schema) -> None:
+    """Raise DataError for a declared column that the header names twice: pandas would rename the second in silence."""
+    names = [str(name).strip() for name in head.to_numpy().reshape(-1)]
+    twice = [name for name in schema.columns if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has more than one column {', '.join(map(repr, twice))}; keep the one that is meant")
 
 
 def _jsonl(path: Path, schema: Schema) -> pd.DataFrame:
@@ -130,6 +142,7 @@ def _feather(path: Path, schema: Schema) -> pd.DataFrame:
 def _excel(path: Path, schema: Schema) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415
 
+    _check_once(pd.read_excel(path, engine="openpyxl", header=None, nrows=1, dtype=str), path, schema)
     return pd.read_excel(path, engine="openpyxl", dtype=_words(schema))
 
 
