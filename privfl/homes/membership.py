@@ -172,7 +172,9 @@ def _dated(find: Callable[[], Roster], now: int) -> Roster:
         return find()
     except Unverified as error:
         if "not valid yet" in str(error) or "has expired" in str(error):
-            raise Unverified(f"{error} (it shows {_moment(now)})") from None
+            words = f"it shows {_moment(now)}"
+            about = f" ({words})" if "clock" in str(error) else f", or set this machine's clock right: {words}"
+            raise Unverified(f"{error}{about}") from None
         raise
 
 
