@@ -312,7 +312,7 @@ class State:
     def _altered(self, name: str) -> Unverified:
         what = f"the value {name!a}" if name != INDEX else "the list of values"
         return Unverified(
-            f"{what} in {self.folder / DATABASE} was altered or put back, or the file is older than its key; "
+            f"{what} in {self.folder / DATABASE} was put back or altered, or the file is older than its key; "
             "stop, keep the folder as it is, and tell the compliance officer"
         )
 
