@@ -116,6 +116,7 @@ class SiteProcess:
         idle_since, pause = time.monotonic(), 0.05
         while not stop():
             began = time.monotonic()
+            self.node.expire()  # before anything is answered: a coordinator that never pauses keeps no key alive
             try:
                 worked = self.node.serve(WAIT_MS)
                 pause = 0.05
@@ -133,7 +134,6 @@ class SiteProcess:
                 self._show("")
             else:
                 self._file.flush()
-                self.node.expire()
                 if now - began < 0.02:  # something lies there that cannot be answered yet
                     time.sleep(0.02)
             if idle_ms is not None and (now - idle_since) * 1000 > idle_ms:
@@ -185,8 +185,10 @@ class SiteProcess:
         if self._epsilon[0] != ledger.head:
             limits, spent, epsilon = ledger.limits, ledger.spent(), None
             if limits is not None and limits.budget is not None and spent is not None:
-                known = spent.mu2 or spent.delta
-                epsilon = epsilon_of_cost(spent, limits.budget.delta) if known else 0.0
+                try:
+                    epsilon = epsilon_of_cost(spent, limits.budget.delta) if spent.mu2 or spent.delta else 0.0
+                except Misuse:  # delta' of a longer life, or under an earlier policy, is above this policy's delta
+                    epsilon = None
             self._epsilon = ledger.head, epsilon
         return self._epsilon[1]
 
