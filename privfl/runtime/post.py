@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 MAX_PAYLOAD = 2**30  # the largest model is half of this
+MAX_HELD = 2**28  # payloads taken in at once: many messages may name one large body
 LATE_BODY_MS = 600_000
 
 
@@ -196,10 +197,14 @@ class Post:
             commit: called once after the last ``handle`` and before the first acknowledgement.
         """
         found: list[tuple[Received, Delivery]] = []
-        rejected = 0
+        rejected = held = 0
         for delivery in self._mailbox.receive(wait_ms):
+            if held > MAX_HELD:
+                break  # the others come again when these are gone
             try:
-                found.append((self._open(delivery.data), delivery))
+                received = self._open(delivery.data)
+                held += len(received.payload)
+                found.append((received, delivery))
             except WireError:
                 rejected += self._given_up(delivery)
             except PrivflError:

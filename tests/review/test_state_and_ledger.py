@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from privfl_keys import SecretBytes
+from privfl_keys import Member, Roster, SecretBytes, SigningKey
 
-from privfl.budget import Charge, Ledger, MemoryAccount
+from privfl.budget import Charge, Ledger, MemoryAccount, Policy, SignedPolicy
 from privfl.budget.ledger_check import read_ledger
+from privfl.clock import SystemClock
 from privfl.dp import Cost, Trust, Unit
+from privfl.entropy import SYSTEM
 from privfl.errors import BudgetExceeded, Misuse, StorageError, Unverified
+from privfl.homes.officer import OfficerHome
+from privfl.homes.site import SiteHome
 from privfl.homes.state import State
+from privfl.homes.trial import policy_for
+from privfl.runtime import post
 from privfl.runtime.post import Refusal
+from privfl.runtime.site_process import SiteProcess
+from privfl.secagg.party import Party
+from privfl.wires import MemoryWire
 from tests.budget.ledgers import KEY, POLICY, START, charge, limits, made, rewrite
 from tests.runtime.evil import Evil
+from tests.runtime.realm import PASSPHRASE, Realm, realm
+from tests.runtime.support import SCHEMA
 
 
 @pytest.fixture
@@ -135,3 +147,69 @@ def test_one_value_of_the_sealed_state_cannot_be_turned_back_alone(tmp_path: Pat
             state.get(name)
         with pytest.raises(Unverified, match="put back"):
             state.rotate()  # nor does sealing again make it sound
+
+
+def test_many_messages_that_name_one_large_body_are_not_all_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One member site could have the coordinator read one body sixty-four times over before it looked at any."""
+    monkeypatch.setattr(post, "MAX_HELD", 200_000)
+    site, coordinator = (SigningKey.generate(SYSTEM) for _ in range(2))
+    others = [SigningKey.generate(SYSTEM) for _ in range(2)]
+    members = [Member(f"s{at}", key.verify_key.raw, ("site",)) for at, key in enumerate([site, *others])]
+    members.append(Member("c", coordinator.verify_key.raw, ("coordinator",)))
+    roster = Roster.create("f", members, graph_seed=SYSTEM.draw(32), valid_from=0, valid_until=10**15)
+    wire, here = MemoryWire(), coordinator.verify_key.site_id
+    sender = post.Post(Party(site, roster), wire.mailbox(site.verify_key.site_id), SYSTEM, peer_role="coordinator")
+    receiver = post.Post(Party(coordinator, roster), wire.mailbox(here), SYSTEM, peer_role="site")
+    for _ in range(8):
+        sender.send(here, "hello", bytes(100_000))
+    batches: list[int] = []
+    seen: list[post.Received] = []
+
+    def counted(found: list[post.Received]) -> list[post.Received]:
+        batches.append(sum(len(one.payload) for one in found))
+        return found
+
+    while receiver.receive(0, seen.append, order=counted):
+        pass
+    assert len(seen) == 8, "what was not taken in at once comes again"
+    assert max(batches) <= 300_000
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    """Three sites that have joined."""
+    with realm(tmp_path_factory.mktemp("realm"), 3) as made:
+        yield made
+
+
+def test_a_coordinator_that_never_pauses_keeps_no_epoch_alive(world: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of an old epoch were erased when the site was idle, so a ping every half second kept them for ever."""
+    clock = SystemClock()
+    with SiteHome.open(world.trial.sites["north"], PASSPHRASE, clock.now()) as site:
+        process = SiteProcess(site, clock, SYSTEM)
+        done: list[str] = []
+        monkeypatch.setattr(process.node, "expire", lambda: done.append("expire"))
+        monkeypatch.setattr(process.node, "serve", lambda wait_ms: done.append("serve") or 1)
+        process.serve(lambda: len(done) >= 4)
+    assert done == ["expire", "serve", "expire", "serve"]
+
+
+def test_a_policy_with_a_smaller_delta_does_not_keep_a_site_from_starting(world: Realm) -> None:
+    """What was charged before may exceed it: then no epsilon can be shown, and the filter admits nothing."""
+    clock, folder = SystemClock(), world.trial.sites["south"]
+    now = clock.now()
+    with SiteHome.open(folder, PASSPHRASE, now) as site:
+        costs = {Unit.RECORD: Cost(Fraction(1, 100), Fraction(1, 10**7))}
+        first = charge(1)
+        site.ledger.reserve(replace(first, costs=costs), now)
+        site.ledger.settle(first.reference, now)
+        site.state.put(site.anchor_item())
+    fields = policy_for(SCHEMA.model_dump(mode="json"), now, federation="trial", version=2, delta=1e-8)
+    officer = OfficerHome.open(world.trial.officer, PASSPHRASE)
+    path = world.trial.folder / "policy-2"
+    path.write_bytes(SignedPolicy.sign(Policy(**fields), officer.identity.key).encode())
+    SiteHome.join(folder, PASSPHRASE, now, policy=path)
+    with SiteHome.open(folder, PASSPHRASE, now) as site:
+        assert SiteProcess(site, clock, SYSTEM)._spent() is None
+        with pytest.raises(BudgetExceeded, match="admits nothing"):
+            site.ledger.reserve(charge(2), now)
