@@ -21,7 +21,10 @@ from privfl.secagg import read_transcript, verify_transcript
 
 __all__ = ["Chapter", "Outcome", "run_chapter"]
 
-OVERDUE = 5.0  # seconds after which a doomed process that has not come to its point dies where it is
+OVERDUE, OVERDUE_SELDOM = (
+    5.0,
+    15.0,
+)  # seconds after which a doomed process that has not come to its point dies where it is
 LAST_ROUNDS = 4
 PATIENCE = 90.0  # seconds for the undisturbed job at the end
 STUCK = 60.0  # seconds without a death after which a chapter is given up
@@ -265,14 +268,15 @@ class _Run:
             if doom.who not in free:
                 continue
             now = time.monotonic()
-            self._doomed[doom.who] = (doom, now + (OVERDUE if doom.point else doom.wait))
+            patience = OVERDUE if doom.often else OVERDUE_SELDOM
+            self._doomed[doom.who] = (doom, now + (patience if doom.point else doom.wait))
             if not doom.point:
                 continue
             if doom.at_start:  # which a running process has behind it
                 end = self.world.kill(doom.who)
                 self._buried(end.who, end.point, end.killed, end.error)
                 del self._back[doom.who]
-                self._doomed[doom.who] = (doom, now + OVERDUE)
+                self._doomed[doom.who] = (doom, now + patience)
             self.world.fuses[doom.who].arm(doom.point, doom.count)
             if doom.at_start:
                 self.world.start(doom.who)

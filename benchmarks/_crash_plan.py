@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["AT_RANDOM", "Doom", "Plan", "plain"]
 
@@ -42,6 +42,11 @@ class Doom:
     def at_start(self) -> bool:
         """Whether only a process that has just been started passes its point."""
         return self.point.startswith("start|")
+
+    @property
+    def often(self) -> bool:
+        """Whether its point is passed in every slot, and not only in some epochs."""
+        return self.point.startswith(_OFTEN)
 
 
 class Plan:
@@ -103,15 +108,20 @@ class Plan:
         share = RANDOM_SHARE / 3 if self._wanted else RANDOM_SHARE
         if self._random.random() < share or not self._known[who == self._coordinator]:
             return Doom(who, wait=self._random.uniform(0, LONGEST_WAIT), absence=absence)
-        point, count = self._point(who == self._coordinator), self._random.choice((1, 1, 1, 2))
-        return Doom(who, point, count if point.startswith(_OFTEN) else 1, absence=absence)
+        doom, count = Doom(who, self._point(who == self._coordinator), 1, 0, absence), self._random.choice((1, 1, 1, 2))
+        return replace(doom, count=count) if doom.often else doom
 
     def _point(self, coordinator: bool) -> str:
-        """One of those that were tried least, by their plain names first: some are passed seldom or never again."""
+        """One of those at which nobody has died, then those tried least, by their plain names first.
+
+        Some are passed seldom or never again: after three tries in vain they are like any other.
+        """
         known = sorted(self._known[coordinator])
         tries: Counter[str] = Counter()
         for point in known:
             tries[plain(point)] += self._tries[coordinator, point]
+        died = {plain(point) for whose, point in self.deaths if whose == coordinator}
+        tries = Counter({name: count for name, count in tries.items() if name not in died and count < 3}) or tries
         least = min(tries.values())
         name = self._random.choice(sorted(name for name, count in tries.items() if count == least))
         here = [point for point in known if plain(point) == name]
