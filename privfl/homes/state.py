@@ -324,8 +324,16 @@ class State:
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._database = sqlite3.connect(path, isolation_level=None)
-            # the write-ahead log costs one sync per commit, a rollback journal three
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF"):
+            # the write-ahead log costs one sync per commit, a rollback journal three; held exclusively, so that a
+            # second process is kept out even where someone has removed the lock file
+            for pragma in (
+                "busy_timeout = 0",
+                "locking_mode = EXCLUSIVE",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "secure_delete = ON",
+                "trusted_schema = OFF",
+            ):
                 self._database.execute(f"PRAGMA {pragma}")
         self._read_index()
 

@@ -86,11 +86,13 @@ def test_every_altered_value_is_noticed(tmp_path: Path) -> None:
         keep = database.execute("SELECT * FROM items").fetchall()
         with database:
             database.execute(change)
+        database.close()
         state = opened(tmp_path)
         with pytest.raises(Unverified, match="altered"):
             state.get("a")
         assert state.get("b") == b"beta"
         state.close()
+        database = sqlite3.connect(tmp_path / "state.db")
         with database:
             database.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", keep)
         database.close()

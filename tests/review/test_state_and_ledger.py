@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -132,7 +133,8 @@ def test_one_value_of_the_sealed_state_cannot_be_turned_back_alone(tmp_path: Pat
     key, owner = SecretBytes(bytes(32)), bytes(32)
     with closing(State.create(tmp_path, key, owner)) as state:
         state.put({"ledger": b"entry 2", "machine": b"slot 1", "gone": b"alarm"})
-        old = rows_of(tmp_path)
+    old = rows_of(tmp_path)
+    with closing(State.open(tmp_path, key, owner)) as state:
         state.put({"ledger": b"entry 8", "machine": b"slot 3", "gone": None})
         assert state.get("gone") is None
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
@@ -147,6 +149,22 @@ def test_one_value_of_the_sealed_state_cannot_be_turned_back_alone(tmp_path: Pat
             state.get(name)
         with pytest.raises(Unverified, match="put back"):
             state.rotate()  # nor does sealing again make it sound
+
+
+def test_a_removed_lock_file_lets_no_second_process_in(tmp_path: Path) -> None:
+    """Whoever takes the lock file for a stale one and removes it must not get two sites that vote and upload."""
+    key, owner = SecretBytes(bytes(32)), bytes(32)
+    with closing(State.create(tmp_path, key, owner)):
+        (tmp_path / "lock").unlink()
+        child = os.fork()
+        if child == 0:
+            try:
+                State.open(tmp_path, SecretBytes(bytes(32)), owner)
+            except StorageError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+    State.open(tmp_path, SecretBytes(bytes(32)), owner).close()
 
 
 def test_many_messages_that_name_one_large_body_are_not_all_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
