@@ -15,7 +15,7 @@ from rich.table import Table
 
 from privfl.cli.roles import AsJson, PassphraseFile, now, passphrase, tell
 from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Stop
-from privfl.errors import Misuse, PrivflError
+from privfl.errors import Misuse, PrivflError, RoundAborted
 
 if TYPE_CHECKING:
     from privfl.homes.coordinator import OpenCoordinator
@@ -39,7 +39,8 @@ def train(
     """Train what TASK describes over the sites of a federation.
 
     If a coordinator runs on the folder, the task is put into its queue and followed; otherwise this command is
-    the coordinator until the task is done. Interrupted, it goes on with: privfl coordinator run FOLDER.
+    the coordinator until the task is done. Interrupted, it goes on with: privfl coordinator run FOLDER. Exits with 6
+    if the run ended before its last round, with what was trained so far.
 
     Example: privfl train task.yaml --coordinator coordinator
     """
@@ -68,7 +69,8 @@ def train(
                 f"or is dropped with: privfl coordinator cancel {coordinator} {job.id}\n"
             )
             raise
-    _show(job, as_json)
+    if _show(job, as_json):
+        raise typer.Exit(RoundAborted.exit_code)
 
 
 def sign_mandate(
@@ -180,13 +182,14 @@ def _failure(state: JobState) -> PrivflError:
     return error
 
 
-def _show(job: Job, as_json: bool) -> None:
+def _show(job: Job, as_json: bool) -> bool:
+    """Show the result; returns whether the run ended before it was through."""
     report: dict[str, Any] = json.loads((job.result / "privacy.json").read_text(encoding="utf-8"))
     summary: dict[str, Any] = json.loads((job.result / "summary.json").read_text(encoding="utf-8"))
     result = {"job": job.id, **summary, "privacy": report, "result": str(job.result)}
     if as_json:
         typer.echo(json.dumps(result))
-        return
+        return bool(summary["stopped_early"])
     console = Console(highlight=False, file=sys.stdout)
     table = Table(title=f"{summary['name']}: {summary['stopped']}", title_justify="left", show_header=False)
     table.add_row("rounds opened", str(summary["rounds"]))
@@ -201,3 +204,4 @@ def _show(job: Job, as_json: bool) -> None:
     table.add_row("result", str(job.result))
     console.print(table)
     console.print(f"Check it: privfl transcript verify {job.result / 'transcripts'}", soft_wrap=True)
+    return bool(summary["stopped_early"])

@@ -7,17 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from privfl_keys import Roster
 
-from privfl.budget import Policy
+from privfl.budget import Charge, Policy, Purpose
 from privfl.clock import Clock, SystemClock
 from privfl.codec import Record
 from privfl.dp import Release
 from privfl.entropy import SYSTEM, Entropy
-from privfl.errors import Misuse, PrivflError, RoundAborted, StorageError, WireError
+from privfl.errors import BudgetExceeded, Misuse, PrivflError, RoundAborted, StorageError, WireError
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.homes.files import write_file
 from privfl.learn import Schema, Task
@@ -27,7 +28,8 @@ from privfl.runtime.fit import Fit, transcript_name
 from privfl.runtime.jobs import Job, JobState, TaskFile, jobs_of
 from privfl.runtime.shelves import FolderShelf
 from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile
-from privfl.runtime.training import RunRecord, Setting, Stage, TrainingRun
+from privfl.runtime.terms import costs_of
+from privfl.runtime.training import STOPPED_EARLY, RunRecord, Setting, Stage, TrainingRun
 from privfl.secagg import Transcript, read_transcript
 
 if TYPE_CHECKING:
@@ -92,7 +94,22 @@ def compile_task(asked: TaskFile, schema: Schema, roster: Roster, policy: Policy
         colluders=roster.corrupt_bound,
         bits=asked.bits,
     )
+    _check_total(task, policy)
     return task, complete, least
+
+
+def _check_total(task: Task, policy: Policy) -> None:
+    """All rounds must fit what the policy gives to training; what the ledgers have left, only the sites know."""
+    limits, release = policy.limits(), task.release
+    if release is None or limits.budget is None:
+        return
+    share = limits.budget.part(limits.shares.get(Purpose.TRAINING, Fraction(0)))
+    cost = limits.price(Charge(bytes(32), Purpose.TRAINING, "", costs_of(release), release.trust))
+    if task.uploads * cost.mu2 > share.mu2 or task.uploads * cost.delta > share.delta:
+        raise BudgetExceeded(
+            f"{task.uploads} uploads at epsilon {task.plan.epsilon:g} are more than the policy gives to training; "
+            "what fits, says: privfl policy plan POLICY"
+        )
 
 
 class CoordinatorProcess:
@@ -177,12 +194,12 @@ class CoordinatorProcess:
         finally:
             self._run, run = None, self._run
         self._forget(job, run)
-        job.move(JobState("done"))
+        job.move(JobState("done", fit.stopped if fit.stopped.startswith(STOPPED_EARLY) else ""))
         try:
             self.node.end_epoch()
         except WireError as error:
             log.warning("the sites were not told that the epoch is over: %s", error)
-        self._update(phase=Phase.DONE, waits_for="", force=True)
+        self._update(phase=Phase.DONE, waits_for="", deadline=None, force=True)
         return fit
 
     def _held_up(self, job: Job, bar: TrainingProgress | None) -> Fit:
@@ -314,6 +331,7 @@ def summary_of(name: str, fit: Fit) -> dict[str, object]:
         "name": name,
         "rounds": fit.rounds,
         "stopped": fit.stopped,
+        "stopped_early": fit.stopped.startswith(STOPPED_EARLY),
         "dropped": {str(number): list(names) for number, names in fit.dropped.items()},
         "score": None if score is None else score[0],
         "score_sd": None if score is None else score[1],

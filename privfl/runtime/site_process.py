@@ -204,7 +204,8 @@ def _stage(doing: str, node: SiteNode) -> tuple[Stage, str]:
         return Stage.COMPUTING, ""
     if doing.startswith("ask-"):
         return Stage.VOTING, ""
-    return (Stage.UPLOADED if node.uploads else Stage.WAITING), "the coordinator's next request"
+    working = node.uploads and node.machine.in_epoch
+    return (Stage.UPLOADED if working else Stage.WAITING), "the coordinator's next request"
 
 
 def run_site(

@@ -22,10 +22,11 @@ from privfl.runtime.fit import Fit, PrivacyReport, Transcripts
 from privfl.runtime.progress import TrainingProgress
 from privfl.secagg import Transcript
 
-__all__ = ["Observer", "RunRecord", "Setting", "Stage", "TrainingRun"]
+__all__ = ["STOPPED_EARLY", "Observer", "RunRecord", "Setting", "Stage", "TrainingRun"]
 
 log = logging.getLogger("privfl.training")
 EPOCH_ROUNDS = 100
+STOPPED_EARLY = "stopped early"
 NEWCOMERS_AFTER = 3  # rounds of an epoch before a site that came back may start the next one
 
 #: Called after each round with its number, its result, and the packed vectors by site id in hex.
@@ -149,7 +150,7 @@ class TrainingRun:
             except (RoundAborted, Refused) as error:
                 if not self.transcripts:
                     raise
-                stopped = f"stopped early: {error}"
+                stopped = f"{STOPPED_EARLY}: {error}"
                 break
             stopped = task.done(self.state)
             if stopped is None and self.charged >= task.uploads:
