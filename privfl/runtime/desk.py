@@ -97,6 +97,10 @@ class Desk:
         elif site not in self._silent:
             self._late[kind, site] = times + 1, 4 ** min(times + 1, 3)
 
+    def _excused(self, kind: str, site: bytes) -> bool:
+        """Whether nobody waits for this site; asked anew each time, for it may have started again meanwhile."""
+        return site in self._silent or self._late.get((kind, site), (0, 0))[1] > 0
+
     def exchange(
         self,
         kind: str,
@@ -120,7 +124,6 @@ class Desk:
         phase = _Phase(self, kind, sent, take)
         began = self.clock.now()
         until, hurried = began + (self.patience_ms if patience is None else patience), False
-        excused = {site for site in requests if self._late.get((kind, site), (0, 0))[1]}
         self.changed()
         while phase.pending and not phase.enough and self.clock.now() < until:
             wait = min(1000, max(1, until - self.clock.now()))
@@ -131,7 +134,7 @@ class Desk:
             if least is not None and phase.taken >= least and not hurried:
                 hurried, now = True, self.clock.now()
                 until = min(until, now + max(self.grace_ms, now - began))
-            if hurried and excused.union(self._silent).issuperset(phase.pending.values()):
+            if hurried and all(self._excused(kind, site) for site in phase.pending.values()):
                 break
         if not phase.enough:
             for site in phase.pending.values() if hurried else ():
