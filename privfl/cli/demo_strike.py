@@ -24,11 +24,12 @@ from privfl.errors import Misuse, PrivflError
 
 if TYPE_CHECKING:
     from privfl.homes.trial import Trial
+    from privfl.runtime.status import SiteStatus
 
 __all__ = ["Strike", "open_round"]
 
 OFTEN, SELDOM = 0.002, 0.02  # seconds between looks
-GREETING_S = 0.3  # from a site's first status until its greeting lies in the coordinator's box
+GREETING_S = 3.0  # at most, from a site's first status until it has greeted and answered what waited for it
 _ROUND = re.compile(r"\bround (\d{1,9})\b")
 
 
@@ -89,9 +90,9 @@ class Strike:
             self._strike()
             return OFTEN
         elif self._stage is _Stage.STARTING:
-            if self._up():
+            if self._status() is not None:
                 self._stage, self._since = _Stage.GREETING, time.monotonic()
-        elif self._stage is _Stage.GREETING and time.monotonic() - self._since > GREETING_S:
+        elif self._stage is _Stage.GREETING and (self._at_work() or time.monotonic() - self._since > GREETING_S):
             self.rest()
         return SELDOM
 
@@ -108,13 +109,20 @@ class Strike:
         except Misuse:
             return False  # not written yet
 
-    def _up(self) -> bool:
+    def _status(self) -> SiteStatus | None:
+        """What the restarted victim says of itself, once it does."""
         from privfl.runtime.status import NAME, SiteStatus, read_status  # noqa: PLC0415
 
         try:
-            return read_status(self._folder / NAME, SiteStatus).process.pid == self._children[self._victim].pid
+            status = read_status(self._folder / NAME, SiteStatus)
         except Misuse:
-            return False
+            return None
+        return status if status.process.pid == self._children[self._victim].pid else None
+
+    def _at_work(self) -> bool:
+        """Whether it has answered the invitation that its death left unanswered; its greeting went out before."""
+        status = self._status()
+        return status is not None and status.refusals + status.uploads > 0
 
     def _strike(self) -> None:
         (ledger,) = (self._folder / "ledger").glob("*.db")
