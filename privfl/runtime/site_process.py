@@ -98,7 +98,8 @@ class SiteProcess:
         """
         remembered = KnownLedger.of(self.site.state)
         since = self.site.ledger.entries()[remembered.anchor.seq + 1 :] if remembered is not None else ()
-        if any(entry.kind in (Kind.SETTLE, Kind.BURN) and entry.reference not in known for entry in since):
+        unknown = {entry.reference for entry in since if entry.kind == Kind.RESERVE}.difference(known)
+        if any(entry.kind in (Kind.SETTLE, Kind.BURN) and entry.reference in unknown for entry in since):
             self.site.state.put({ALARM: BEHIND_LEDGER})
             raise Misuse(
                 f"the sealed state in {self.site.folder} is older than the ledger: it does not know of an upload that "

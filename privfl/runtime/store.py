@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 from privfl.errors import StorageError
-from privfl.homes.files import write_file
 from privfl.homes.state import Items
 
 __all__ = ["DurableSiteStore", "MemorySiteStore", "SiteStore"]
@@ -98,17 +97,24 @@ class DurableSiteStore:
         self._state.put({MACHINE: dump, **self._beside()})
 
     def save_outbox(self, dump: bytes, upload: bytes, body: bytes) -> None:
-        """See :class:`SiteStore`; the body is on the disk before anything names it."""
+        """See :class:`SiteStore`.
+
+        The body is whole before anything names it, but not synced, which would take longer than all the rest: if
+        a power cut takes it, its hash does not fit, and the site is silent in this slot.
+        """
         name = hashlib.sha256(body).digest()
+        path = self._path(name)
         try:
             self._outbox.mkdir(mode=0o700, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(body)
+            temporary.replace(path)
         except OSError as error:
-            raise StorageError(f"{self._outbox} cannot be made ({error.strerror}); check the folder") from None
-        write_file(self._path(name), body)
+            raise StorageError(f"{path} could not be written ({error.strerror}); free some space") from None
         self._state.put({MACHINE: dump, UPLOAD: upload, BODY: name, **self._beside()})
         with contextlib.suppress(OSError):
             for path in self._outbox.iterdir():  # of earlier slots, and what a crash left
-                if path != self._path(name):
+                if path != self._path(name) and path.suffix in (".body", ".tmp"):  # the folder may be a link
                     path.unlink(missing_ok=True)
 
     def outbox(self) -> bytes | None:

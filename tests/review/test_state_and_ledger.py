@@ -21,11 +21,12 @@ from privfl.entropy import SYSTEM
 from privfl.errors import BudgetExceeded, Misuse, StorageError, Unverified
 from privfl.homes.officer import OfficerHome
 from privfl.homes.site import SiteHome
-from privfl.homes.state import State
+from privfl.homes.state import MemoryState, State
 from privfl.homes.trial import policy_for
 from privfl.runtime import post
 from privfl.runtime.post import Refusal
 from privfl.runtime.site_process import SiteProcess
+from privfl.runtime.store import DurableSiteStore
 from privfl.secagg.party import Party
 from privfl.wires import MemoryWire
 from tests.budget.ledgers import KEY, POLICY, START, charge, limits, made, rewrite
@@ -149,6 +150,19 @@ def test_one_value_of_the_sealed_state_cannot_be_turned_back_alone(tmp_path: Pat
             state.get(name)
         with pytest.raises(Unverified, match="put back"):
             state.rotate()  # nor does sealing again make it sound
+
+
+def test_only_what_a_site_wrote_is_cleared_from_its_outbox(tmp_path: Path) -> None:
+    """An outbox that is a link to a folder with room, where other things lie as well, emptied that folder."""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "patients.csv").write_text("rows")
+    (tmp_path / "outbox").symlink_to(tmp_path / "room")
+    store = DurableSiteStore(MemoryState(), tmp_path / "outbox")
+    store.save_outbox(b"", b"", b"first")
+    store.save_outbox(b"", b"", b"second")
+    assert len(list((tmp_path / "room").glob("*.body"))) == 1
+    assert store.body() == b"second"
+    assert (tmp_path / "room" / "patients.csv").read_text() == "rows"
 
 
 def test_a_removed_lock_file_lets_no_second_process_in(tmp_path: Path) -> None:
