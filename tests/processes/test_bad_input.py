@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,6 @@ from tests.runtime.support import SCHEMA, table
 
 MINUTE, YEAR = 60_000, 365 * 86_400_000
 IDLE = ("--stop-when-idle", "0.05")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[Realm]:
-    """Three sites that have joined."""
-    with realm(tmp_path / "realm", 3) as made:
-        yield made
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Commands:
-    """Commands, and what they say."""
-    return Commands(tmp_path / "said")
 
 
 def runs(commands: Commands, home: Path) -> None:
@@ -310,31 +297,6 @@ def test_a_site_whose_clock_is_minutes_off_stalls_nobody(shift: int, tmp_path: P
         assert all(found["open"] == 0 for found in whole(world.trial.sites).values())
         again = commands.run("site", "run", world.trial.sites["north"], *IDLE)
         assert again.code == 0, again.err
-
-
-# -- two of one -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("role", ["site", "coordinator"])
-def test_two_processes_on_one_folder(role: str, world: Realm, commands: Commands) -> None:
-    """The second is told which process is in its way; the first is not disturbed."""
-    home = world.trial.sites["north"] if role == "site" else world.trial.coordinator
-    first = commands.start(role, "run", home)
-    _until((home / "status.json").exists)
-    for args in ((role, "run", home), (role, "join", home)):
-        commands.run(*args).failed(2, f"another process (pid {first.pid})", "stop that one first")
-    if role == "site":
-        rows = world.trial.folder.parent / "rows" / "north.csv"
-        commands.run("site", "data", home, rows, "--schema", world.trial.schema).failed(2, f"pid {first.pid}")
-    first.interrupt(signal.SIGTERM)
-    assert first.ended().code == 0
-
-
-def _until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 # -- files that were swapped -----------------------------------------------------------------------------------
