@@ -85,7 +85,9 @@ def recall(state: Items, config: Config, identity: Identity, now: int) -> Member
     """
     known = _policy(state)
     if known is None:
-        raise Misuse(f"this {config.role} has not joined yet; run: privfl {config.role} join FOLDER --help, which names what it needs")
+        raise Misuse(
+            f"this {config.role} has not joined yet; run: privfl {config.role} join --help, which names what it needs"
+        )
     book = _book(state)
     roster = _dated(lambda: book.current(config.federation, now), now)
     _check_listed(roster, config, identity)
@@ -123,7 +125,10 @@ def verify_join(
         chain = read_rosters(rosters)
         roster = _accept(state, book, config, now, chain, authority, rosters.parent)
     elif book.latest(config.federation) is None:
-        raise Misuse("no roster is known here yet; give the authority's file with --roster (and, the first time, --authority, --policy and --wire)")
+        raise Misuse(
+            "no roster is known here yet; give the authority's file with --roster, and, the first time, --authority, "
+            "--policy and --wire as well"
+        )
     else:
         if authority is not None and read_authority(authority, Path()) != book.authority(config.federation):
             raise Misuse("another authority is pinned here; a new authority is a new federation")
