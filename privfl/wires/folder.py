@@ -110,7 +110,7 @@ def _check_marker(root: Path) -> None:
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT["format"]:
         raise Misuse(
-            f"{root} is no privfl wire folder: if it is a share, mount it; if it is new: privfl wire folder create {root}"
+            f"{root} is no privfl wire folder: mount it if it is a share, or make it: privfl wire folder create {root}"
         )
     if found.get("version") != FORMAT["version"]:
         raise Misuse(f"{root} is a wire folder of another version ({found.get('version')!a:.20}); update privfl")
