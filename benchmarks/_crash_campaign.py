@@ -4,125 +4,27 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks._crash_checks import FINDINGS, Evidence, Finding
+from benchmarks._crash_checks import Evidence, Finding
 from benchmarks._crash_child import read_tap
+from benchmarks._crash_outcome import Chapter, Outcome
 from benchmarks._crash_plan import AT_RANDOM, Doom, Plan, plain
-from benchmarks._crash_world import COORDINATOR, PACE, Faults, World, founded
+from benchmarks._crash_world import COORDINATOR, World, founded
 from privfl.budget.ledger_check import match_transcripts, read_ledger
 from privfl.dp import Unit
 from privfl.errors import PrivflError
-from privfl.runtime.coordinator_process import Pace
 from privfl.secagg import read_transcript, verify_transcript
 
-__all__ = ["Chapter", "Outcome", "run_chapter"]
+__all__ = ["run_chapter"]
 
 OVERDUE, OVERDUE_SELDOM = (
     5.0,
     15.0,
 )  # seconds after which a doomed process that has not come to its point dies where it is
 LAST_ROUNDS = 4
-PATIENCE = 90.0  # seconds for the undisturbed job at the end
 STUCK = 60.0  # seconds without a death after which a chapter is given up
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """One federation's share of a campaign.
-
-    Attributes:
-        kills: at least so many deaths, and at most twice as many if ``wanted``, points of sites, take longer.
-        coordinator: whether it dies as well. script: see :class:`Plan`.
-        faults: what is broken on purpose. rehearsed: whether an undisturbed job comes first, so that the plan
-        knows where there is to die; a script knows that itself.
-        rounds: of each job. patience: seconds for the jobs that are left at the end.
-    """
-
-    seed: str
-    kills: int
-    sites: int = 5
-    coordinator: bool = True
-    wanted: Collection[str] = ()
-    script: Sequence[Doom] = ()
-    faults: Faults = lambda child: None
-    pace: Pace = PACE
-    rehearsed: bool = True
-    rounds: int = 8
-    patience: float = PATIENCE
-
-
-@dataclass
-class Outcome:
-    """What came of it; outcomes add up.
-
-    Attributes:
-        overdue: deaths of those that did not come to their point in time, counted as at random instants.
-        findings: broken promises. stopped: processes that ended by themselves, or a ledger that did not verify.
-        finished: whether the undisturbed job at the end was done in full.
-    """
-
-    deaths: Counter[str] = field(default_factory=Counter)
-    rounds: int = 0
-    uploads: int = 0
-    messages: int = 0
-    restarts: int = 0
-    coordinator_kills: int = 0
-    overdue: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-    finished: bool = True
-
-    @property
-    def kills(self) -> int:
-        """How many deaths there were."""
-        return self.deaths.total()
-
-    def count(self, kind: str) -> int:
-        """How many findings of one kind."""
-        return sum(one.kind == kind for one in self.findings)
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing at all was wrong."""
-        return not self.findings and not self.stopped and self.finished
-
-    def add(self, other: Outcome) -> None:
-        """Take in the outcome of another chapter."""
-        self.deaths += other.deaths
-        for name in (
-            "rounds",
-            "uploads",
-            "messages",
-            "restarts",
-            "coordinator_kills",
-            "overdue",
-            "findings",
-            "stopped",
-        ):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.finished = self.finished and other.finished
-
-    def figures(self) -> dict[str, object]:
-        """As plain values."""
-        counts = {kind: self.count(kind) for kind in FINDINGS}
-        return {
-            "kills": self.kills,
-            "rounds_completed": self.rounds,
-            **counts,
-            "coordinator_kills": self.coordinator_kills,
-            "overdue": self.overdue,
-            "restarts": self.restarts,
-            "uploads": self.uploads,
-            "messages": self.messages,
-            "went_on": self.finished,
-            "stopped": self.stopped,
-            "findings": [f"{one.kind}: {one.who}: {one.text}" for one in self.findings],
-            "by_point": dict(sorted(self.deaths.items())),
-        }
 
 
 class _Run:
@@ -146,7 +48,7 @@ class _Run:
         if not self.chapter.rehearsed:
             return
         job = self.world.submit(LAST_ROUNDS)
-        self._until(lambda: job.state().over, PATIENCE)
+        self._until(lambda: job.state().over, self.chapter.patience)
         if job.state().state != "done":
             self.outcome.stopped.append(f"the first job did not finish: {job.state().error}")
         self._learn()
@@ -156,11 +58,14 @@ class _Run:
         self._last = time.monotonic()
         while not self._enough():
             self._jobs()
-            self._bury()
-            self._revive()
-            self._strike()
-            self._doom()
-            time.sleep(0.004)
+            for _ in range(20):
+                if self._enough():
+                    break
+                self._bury()
+                self._revive()
+                self._strike()
+                self._doom()
+                time.sleep(0.005)
             if time.monotonic() - self._last > STUCK:
                 self.outcome.stopped.append(f"nobody could be killed any more; down: {', '.join(self._back)}")
                 break
@@ -231,8 +136,10 @@ class _Run:
         doom, _ = self._doomed.pop(who, (Doom(who), 0.0))
         self._last = time.monotonic()
         if not killed:
-            self.outcome.stopped.append(f"{who} stopped by itself: {error}")
-            self._back[who] = time.monotonic() + 0.5
+            line = f"{who} stopped by itself: {error}"
+            if line not in self.outcome.stopped:  # twice for the same reason: it stays away
+                self.outcome.stopped.append(line)
+                self._back[who] = time.monotonic()
             return
         self.outcome.deaths[plain(point) or AT_RANDOM] += 1
         self.outcome.coordinator_kills += who == COORDINATOR

@@ -89,6 +89,7 @@ class World:
         self.fuses = {who: Fuse() for who in self.names}
         self.notes = self.trial.folder.parent / "notes"
         self.notes.mkdir(exist_ok=True)
+        self._read: dict[str, int] = {}
         self.signed: SignedRoster = read_rosters(self.trial.rosters)[-1]
         self.authority = VerifyKey(bytes.fromhex((self.trial.authority / "authority.pub").read_text()))
         self.policy: Policy = SignedPolicy.decode(self.trial.policy.read_bytes()).verify(self.roster, now())
@@ -111,8 +112,14 @@ class World:
         return [(path.name.split(".")[1], path) for path in sorted(self.notes.glob("*.tap"))]
 
     def points(self, who: str) -> set[str]:
-        """Every point that processes of ``who`` have passed."""
-        return {line for path in self.notes.glob(f"*.{who}.points") for line in path.read_text().splitlines()}
+        """Points that processes of ``who`` have passed; those in files that have not grown since are left out."""
+        found: set[str] = set()
+        for path in self.notes.glob(f"*.{who}.points"):
+            size = path.stat().st_size
+            if self._read.get(path.name) != size:
+                self._read[path.name] = size
+                found.update(path.read_text().splitlines())
+        return found
 
     def submit(self, rounds: int, **changes: Any) -> Job:
         """Put a job into the coordinator's queue."""

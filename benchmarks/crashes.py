@@ -36,8 +36,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._crash_campaign import Chapter, Outcome, run_chapter
+from benchmarks._crash_campaign import run_chapter
 from benchmarks._crash_checks import FINDINGS
+from benchmarks._crash_outcome import Chapter, Outcome
 from benchmarks._crash_plan import AT_RANDOM
 from privfl.errors import PrivflError
 

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks._crash_child import Child
 from privfl.budget.ledger import Ledger
 from privfl.runtime.site import SiteNode
+from privfl.runtime.site_process import SiteProcess
 from privfl.runtime.store import DurableSiteStore
 from privfl.wires import Envelope
 from privfl.wires.folder import FolderMailbox
@@ -16,8 +17,15 @@ from privfl.wires.folder import FolderMailbox
 STATE = ("state.db", "state.db-wal", "state.key")
 
 
+def _blind() -> None:
+    """The state is not held against the ledger at a start, nor the ledger against a repeated upload."""
+    SiteProcess._check_age = lambda *_: None  # type: ignore[method-assign, assignment]
+    SiteNode._close = lambda *_: None  # type: ignore[method-assign, assignment]
+
+
 def nothing_durable_before_sending(child: Child) -> None:
     """Neither used(H0) nor the outbox is stored while a slot is answered; a restart computes it anew."""
+    _blind()
     save, announce = DurableSiteStore.save, SiteNode._announce
     answering: list[bool] = []
 
@@ -56,6 +64,7 @@ def charged_after_sending(child: Child) -> None:
 
 def refunds_after_every_start(child: Child) -> None:
     """What a crash left open is refunded, whether it was used or not."""
+    _blind()
     recover = Ledger.recover
     Ledger.recover = lambda ledger, accepted, stored, now: recover(ledger, None, None, now)  # type: ignore[method-assign]
 
@@ -91,6 +100,12 @@ def releases_not_stored(child: Child) -> None:
             node._saved = saved  # type: ignore[method-assign]
 
     SiteNode._release = released  # type: ignore[method-assign]
+
+
+def copy_within_a_slot(child: Child) -> None:
+    """A restart finds the state of just before the first slot, and does not look at the ledger."""
+    _blind()
+    copy_of(1, child)
 
 
 def copy_of(which: int, child: Child) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import crashes
-from benchmarks._crash_campaign import Chapter, run_chapter
+from benchmarks._crash_campaign import run_chapter
 from benchmarks._crash_checks import FINDINGS
 from benchmarks._crash_child import Fuse, Tapped, read_tap
+from benchmarks._crash_outcome import Chapter
 from benchmarks._crash_plan import AT_RANDOM, Doom, Plan
 
 WRITES = {

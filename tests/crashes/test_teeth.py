@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._crash_campaign import Chapter, Outcome, run_chapter
+from benchmarks._crash_campaign import run_chapter
 from benchmarks._crash_child import Child
+from benchmarks._crash_outcome import Chapter, Outcome
 from benchmarks._crash_plan import Doom
 from benchmarks._crash_world import COORDINATOR, Faults
 from tests.crashes import faults
@@ -33,7 +34,7 @@ def play(script: tuple[Doom, ...], broken: Faults, where: Path, sites: int = 4) 
         script=script,
         faults=broken,
         rehearsed=False,
-        rounds=4,
+        rounds=3,
         patience=25.0,
     )
     return run_chapter(chapter, where)
@@ -56,7 +57,7 @@ def only(who: str, broken: Faults) -> Faults:
         ((SENT,), faults.charged_after_sending, "unaccounted"),
         ((STORED,), faults.refunds_after_every_start, "unaccounted"),
         ((RELEASED,), faults.releases_not_stored, "double_releases"),
-        ((HELD_UP, SENT), partial(faults.copy_of, 1), "mask_reuse"),
+        ((HELD_UP, SENT), faults.copy_within_a_slot, "mask_reuse"),
     ],
 )
 def test_a_broken_site_is_noticed(script: tuple[Doom, ...], broken: Faults, kind: str, scratch: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_vote_that_is_not_stored_is_cast_twice(broken: bool, scratch: Path) ->
 
 
 def test_an_older_copy_of_the_state_stops_its_site(scratch: Path) -> None:
-    """Nothing is broken in the program here: the coordinator shows the site a header that the copy does not know."""
+    """Nothing is broken in the program here: the ledger, or a header that others remember, tells of what is new."""
     outcome = play((Doom("east", SENT.point, 3),), only("east", partial(faults.copy_of, 2)), scratch)
     assert not outcome.findings
-    assert any("older copy" in line for line in outcome.stopped), outcome.stopped
+    assert any("older" in line for line in outcome.stopped), outcome.stopped
