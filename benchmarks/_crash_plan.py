@@ -56,7 +56,7 @@ class Plan:
         seed: the same seed and the same points give the same deaths, as far as processes reach them in the same
             order. victims: the sites. coordinator: its name, empty if it is left alone.
         script: all deaths there are, in this order; empty: they are drawn.
-        wanted: plain points at which sites are to die; empty: all that are passed.
+        wanted: plain points at which sites are to die, not while they start; empty: all that are passed.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class Plan:
 
     def learn(self, who: str, points: Iterable[str]) -> None:
         """Take in points that a process of ``who`` has passed."""
-        at_site = who != self._coordinator
-        fit = {point for point in points if not (at_site and self._wanted) or plain(point) in self._wanted}
-        self._known[not at_site].update(fit)
+        if self._wanted and who != self._coordinator:
+            points = [at for at in points if plain(at) in self._wanted and not at.startswith("start|")]
+        self._known[who == self._coordinator].update(points)
 
     def dead(self, who: str, point: str) -> None:
         """Count a death."""

@@ -41,7 +41,7 @@ STEPS = {f"checkpoint {name}" for name in ("reserved", "accepted", "computed", "
 @pytest.mark.slow
 def test_a_death_at_every_durable_write(scratch: Path) -> None:
     """What left is accounted for, nobody votes twice, no mask is used twice, and everything goes on."""
-    outcome = run_chapter(Chapter("suite", 40, 4, wanted=WRITES | STEPS, rounds=4), scratch)
+    outcome = run_chapter(Chapter("suite", 40, 4, wanted=WRITES | STEPS, rounds=2), scratch)
     assert outcome.sound, outcome
     assert set(outcome.deaths) >= WRITES | STEPS
     assert outcome.coordinator_kills > 0
