@@ -177,7 +177,7 @@ def submit(home: Path, path: Path, now: int, *, mandate: bytes = b"") -> Job:
         fields["held_out"] = str((path.parent / task.held_out).expanduser().absolute())
     fields["name"] = task.name or path.stem
     stamp = datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{SYSTEM.draw(3).hex()}"
+    name = f"{stamp}-{now % 1000:03d}{SYSTEM.draw(2).hex()[:3]}"  # sorts by time
     with storage(home / FOLDER):
         staged = home / FOLDER / f".{name}"
         staged.mkdir(parents=True, mode=0o700)

@@ -220,6 +220,8 @@ class Post:
                 rejected += self._given_up(delivery)
                 continue
             done.append(delivery)
+            if self._late:
+                self._late.pop(hashlib.sha256(delivery.data).digest(), None)
         if done:
             commit()
         for delivery in done:

@@ -7,6 +7,7 @@ before the reservation costs nothing; one after it costs the reservation and lea
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -70,8 +71,9 @@ class SiteNode:
     ``checkpoint`` is called by name after each step of a slot; tests and the demo crash a site there.
     ``changed`` is called with the kind of each request before it is answered. ``report`` counts what was odd about
     the rows, for the operator of this site alone; ``refusals`` are the last reasons, as the operator may read them.
-    ``rolled_back`` is the alarm after which the site answers nothing any more. Refused for a roster whose graph is
-    too sparse.
+    ``answer_after_ms`` holds every upload until so long after its announcement, so that its moment tells nothing
+    about the rows; an announcement whose deadline leaves less is refused. ``rolled_back`` is the alarm after which
+    the site answers nothing any more. Refused for a roster whose graph is too sparse.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class SiteNode:
         entropy: Entropy,
         checkpoint: Callable[[str, int], None] = lambda name, round_: None,
         changed: Callable[[str], None] = lambda doing: None,
+        answer_after_ms: int = 0,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.party, self.terms, self.account, self._bound = party, terms, account, bound
         self._store, self._clock, self._entropy, self._checkpoint = store, clock, entropy, checkpoint
@@ -103,6 +107,7 @@ class SiteNode:
         self.refusals = deque[str](maxlen=20)
         self.at = (self.machine.epoch, 0, 0)  # epoch, round and attempt of the last slot that was asked about
         self._changed, self._here = changed, ExitStack()
+        self._answer_after, self._sleep = answer_after_ms, sleep
         self.rolled_back: RolledBack | None = None
         self._tasks: dict[bytes, Task] = {}
         self._replies: dict[bytes, tuple[str, bytes]] = {}
@@ -287,6 +292,9 @@ class SiteNode:
             raise
         self._close(self.account.settle, a.h0)
         self.uploads += 1
+        left = now + self._answer_after - self._clock.now()
+        if left > 0:
+            self._sleep(left / 1000)
         return "upload", out.message, [out.body]
 
     def _reserve(self, charge: Charge, now: int) -> bytes:
@@ -350,6 +358,11 @@ class SiteNode:
         """Everything that may cause a refusal, before anything is charged; only public things decide."""
         a = invitation.announcement
         self.machine.examine(a, now=now)
+        if now + self._answer_after > a.deadline:
+            raise Refused(
+                f"the deadline leaves {max(0, a.deadline - now)} ms, and this site answers {self._answer_after} ms "
+                "after an announcement, however many rows it has"
+            )
         if inputs_hash(invitation.inputs) != a.inputs:
             raise Unverified("the model is not the one that the announcement names")
         if digest(Label.TASK, invitation.task) != a.task:

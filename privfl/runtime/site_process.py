@@ -30,6 +30,7 @@ __all__ = ["ALARM", "SiteProcess", "acknowledge_rollback", "run_site"]
 log = logging.getLogger("privfl.site")
 ALARM = "alarm"
 BEHIND_LEDGER = b"behind the ledger"
+FORGIVEN = "forgiven"
 WAIT_MS = 500
 LONGEST_PAUSE = 10.0  # seconds between tries while the wire cannot be used
 
@@ -46,6 +47,7 @@ class SiteProcess:
     clock: Clock
     entropy: Entropy
     checkpoint: Callable[[str, int], None] = lambda name, round_: None
+    answer_after_ms: int = 0
 
     def __post_init__(self) -> None:
         site, now = self.site, self.clock.now()
@@ -68,6 +70,7 @@ class SiteProcess:
             self.entropy,
             self.checkpoint,
             self._show,
+            self.answer_after_ms,
         )
         stored = store.outbox()
         h0 = Upload.decode(stored).header.h0 if stored is not None else None
@@ -126,7 +129,7 @@ class SiteProcess:
                 self._update(error=str(error), stage=Stage.WAITING, waits_for="the wire")
                 worked, pause = 0, min(2 * pause, LONGEST_PAUSE)
                 time.sleep(pause)
-            if self.node.rolled_back is not None:
+            if self.node.rolled_back is not None and not self._forgiven(self.node.rolled_back.head):
                 self._alarm(self.node.rolled_back.head)
                 return
             now = time.monotonic()
@@ -151,6 +154,20 @@ class SiteProcess:
             self.node.hello()
         except WireError as error:
             log.warning("the coordinator was not told that this site is up: %s", error)
+
+    def _forgiven(self, head: Record) -> bool:
+        """Take up, once, the head of an upload that a loss took and that people have acknowledged by the ledger."""
+        known = self.site.state.get(FORGIVEN)
+        if known is None or not isinstance(head, SeenHead):
+            return False
+        hashes = [entry.hash for entry in self.site.ledger.entries()]
+        if known not in hashes or head.ledger_head not in hashes[: hashes.index(known) + 1]:
+            return False
+        self.node.machine.acknowledge(head, leave=False)
+        self.site.state.put({FORGIVEN: None, "machine": self.node.machine.dump(), **self.site.anchor_item()})
+        self.node.rolled_back = None
+        log.warning("the coordinator's last header of this site is one that the loss took; it is known again")
+        return True
 
     def _alarm(self, head: Record) -> None:
         self.site.state.put({ALARM: head.encode()})
@@ -218,11 +235,13 @@ def run_site(
     clock: Clock | None = None,
     entropy: Entropy = SYSTEM,
     checkpoint: Callable[[str, int], None] = lambda name, round_: None,
+    answer_after_ms: int = 0,
 ) -> int:
     """Open a site's folder and serve; returns how many uploads were made.
 
     Args:
         stop: asked between messages. idle_ms: stop by itself when nothing has come for so long.
+        answer_after_ms: see :class:`~privfl.runtime.site.SiteNode`.
 
     Raises:
         PrivflError: what :meth:`privfl.homes.site.SiteHome.open` raises, StorageError while it runs, Misuse for
@@ -230,7 +249,7 @@ def run_site(
     """
     clock = clock or SystemClock()
     with SiteHome.open(folder, passphrase, clock.now()) as site:
-        process = SiteProcess(site, clock, entropy, checkpoint)
+        process = SiteProcess(site, clock, entropy, checkpoint, answer_after_ms)
         try:
             with where(epoch=process.node.machine.epoch):
                 log.info("site %s is up: policy version %d", site.name, site.policy.version)
@@ -272,6 +291,7 @@ def acknowledge_rollback(folder: Path, passphrase: str, now: int, why: str, *, e
             node.machine.close_epoch()
         lost = "what the ledger shows" if head is None else f"header {head.header.hex()[:16]}"
         site.ledger.note(f"the store was an older copy; {lost} acknowledged: {why}", now)
-        site.state.put({ALARM: None, **site.anchor_item(), "machine": node.machine.dump()})
+        forgiven = site.ledger.head if head is None else None  # its header is still to be shown
+        site.state.put({ALARM: None, FORGIVEN: forgiven, **site.anchor_item(), "machine": node.machine.dump()})
         site.state.rotate()
         return lost

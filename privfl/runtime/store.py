@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from privfl.errors import StorageError
+from privfl.errors import StorageError, Unverified
 from privfl.homes.state import Items
 
 __all__ = ["DurableSiteStore", "MemorySiteStore", "SiteStore"]
@@ -88,9 +88,15 @@ class DurableSiteStore:
     def __init__(self, state: Items, outbox: Path, beside: Callable[[], Mapping[str, bytes | None]] = dict) -> None:
         self._state, self._outbox, self._beside = state, outbox, beside
 
+    def _get(self, name: str) -> bytes | None:
+        try:
+            return self._state.get(name)
+        except Unverified as error:  # it is this site's own disk; no peer is to blame, and none may read why
+            raise StorageError(str(error)) from None
+
     def load(self) -> bytes | None:
         """See :class:`SiteStore`."""
-        return self._state.get(MACHINE)
+        return self._get(MACHINE)
 
     def save(self, dump: bytes) -> None:
         """See :class:`SiteStore`."""
@@ -119,11 +125,11 @@ class DurableSiteStore:
 
     def outbox(self) -> bytes | None:
         """See :class:`SiteStore`."""
-        return self._state.get(UPLOAD)
+        return self._get(UPLOAD)
 
     def body(self) -> bytes | None:
         """See :class:`SiteStore`; None as well if the file is damaged."""
-        name = self._state.get(BODY)
+        name = self._get(BODY)
         try:
             body = b"" if name is None else self._path(name).read_bytes()
         except OSError:
@@ -132,7 +138,10 @@ class DurableSiteStore:
 
     def end_epoch(self) -> None:
         """See :class:`SiteStore`."""
-        self._state.rotate()
+        try:
+            self._state.rotate()
+        except Unverified as error:
+            raise StorageError(str(error)) from None
 
     def _path(self, name: bytes) -> Path:
         return self._outbox / f"{name.hex()}{os.extsep}body"

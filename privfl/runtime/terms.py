@@ -150,7 +150,7 @@ class PolicyTerms:
     def rules(self) -> Rules:
         """See :class:`Permission`."""
         p = self.policy
-        return Rules(p.hash, p.min_survivors, p.allow_voted, p.allow_complete, p.noiseless)
+        return Rules(p.hash, p.min_survivors, p.allow_voted, p.allow_complete, p.noiseless, p.expires_at)
 
     def permit(self, roster: Roster, announcement: Announcement, task: Task, mandate: bytes, now: int) -> Charge:
         """See :class:`Permission`."""
