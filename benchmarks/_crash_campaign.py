@@ -19,10 +19,8 @@ from privfl.secagg import read_transcript, verify_transcript
 
 __all__ = ["run_chapter"]
 
-OVERDUE, OVERDUE_SELDOM = (
-    5.0,
-    15.0,
-)  # seconds after which a doomed process that has not come to its point dies where it is
+#: Seconds after which a doomed process that has not come to its point dies where it is.
+OVERDUE, OVERDUE_SELDOM = 4.0, 8.0
 LAST_ROUNDS = 4
 STUCK = 60.0  # seconds without a death after which a chapter is given up
 
