@@ -22,6 +22,9 @@ from privfl.errors import Misuse, PrivflError, Unverified
 __all__ = ["Chain"]
 
 
+LONGEST_SLOT_MS = 7 * 86_400_000
+
+
 class Chain:
     """An open ledger file, and the book of what this process knows to be in it."""
 
@@ -47,6 +50,8 @@ class Chain:
     def enter(self, book: Book, kind: Kind, now: int, *, policy: bytes | None = None, **fields: Any) -> Entry:
         """Check, sign, insert and take in one entry; the transaction that is under way makes it durable."""
         time = book.moment(now, strict=False)
+        if kind not in (Kind.POLICY, Kind.RESERVE):  # a clock that jumps ahead here must not lock the ledger for years
+            time = min(time, book.time + LONGEST_SLOT_MS)
         entry = Entry(book.seq + 1, book.head, time, kind.value, policy=policy or book.policy, **fields)
         sealed = Sealed.of(entry, self._key)
         book.check(entry, sealed)

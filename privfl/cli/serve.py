@@ -82,6 +82,10 @@ def add_to_coordinator(app: typer.Typer) -> None:
 def _run_site(
     folder: Folder,
     idle: Idle = None,
+    answer_after: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds after an announcement at which every upload leaves, however long it took."),
+    ] = 0.0,
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
     log_file: File = None,
@@ -97,7 +101,8 @@ def _run_site(
 
     stop, word = Stop(), passphrase(folder, passphrase_file)
     logging_to(folder, "site", log_format, log_level, log_file)
-    uploads = run_site(folder, word, stop=stop, idle_ms=None if idle is None else int(idle * 1000))
+    idle_ms = None if idle is None else int(idle * 1000)
+    uploads = run_site(folder, word, stop=stop, idle_ms=idle_ms, answer_after_ms=int(answer_after * 1000))
     tell(as_json, {"uploads": uploads}, f"{folder}: stopped after {uploads} uploads; everything is settled")
 
 

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import field_validator
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
 
 from privfl.declared import Declared
 from privfl.errors import Malformed, Misuse
@@ -83,6 +82,8 @@ class EstimatorRef(Declared):
     def _is_linear(cls, path: str) -> str:
         room, _, name = path.rpartition(".")
         kind = getattr(importlib.import_module(room), name, None) if room in _ROOMS else None
+        from sklearn.base import BaseEstimator  # noqa: PLC0415 - half of a site's start, and no GLM needs it
+
         if not (isinstance(kind, type) and issubclass(kind, BaseEstimator)):
             raise ValueError(f"{path!r} is not an estimator of {', '.join(_ROOMS)}")
         return path
@@ -137,6 +138,8 @@ def fitted(
 def template(reference: EstimatorRef, classes: Sequence[Class] | None, features: Sequence[str]) -> Any:
     """An estimator fitted on made-up public rows; raises Misuse if it is not linear in settable coefficients."""
     estimator = reference.build()
+    from sklearn.base import is_classifier, is_regressor  # noqa: PLC0415 - as above
+
     if (classes is None and not is_regressor(estimator)) or (classes is not None and not is_classifier(estimator)):
         need = "a regressor" if classes is None else "a classifier"
         raise Misuse(f"{reference.path} is not {need}, which the label asks for")

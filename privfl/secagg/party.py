@@ -83,6 +83,7 @@ class Rules:
         allow_voted, allow_complete: which of the two modes the policy accepts.
         noiseless: the policy allows sums without noise; then retries need a certificate of ABORT votes
             and a task is answered once.
+        expires: milliseconds since 1970, from which on nothing is accepted, voted for U or released; None: never.
     """
 
     policy: bytes
@@ -90,3 +91,4 @@ class Rules:
     allow_voted: bool = True
     allow_complete: bool = True
     noiseless: bool = False
+    expires: int | None = None

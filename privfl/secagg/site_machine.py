@@ -169,14 +169,15 @@ class SiteMachine:
         """Raise Refused unless these are the bytes of the last upload."""
         site.check_resend(self._state.slot, message)
 
-    def acknowledge(self, head: SeenHead) -> None:
+    def acknowledge(self, head: SeenHead, *, leave: bool = True) -> None:
         """After :class:`RolledBack`, once people have settled the loss: leave the epoch, know this head from now on.
 
-        The epoch is left because an old store may have voted or uploaded in it what it no longer knows.
+        The epoch is left because an old store may have voted or uploaded in it what it no longer knows; ``leave``
+        is False only for an epoch that was joined after the loss was found.
         """
         state, epoch = self._state, self._state.epoch
         slot = site.acknowledge(self.party.key.verify_key, state.slot, head)
-        if epoch is not None and epoch.stage != "erased":
+        if leave and epoch is not None and epoch.stage != "erased":
             epoch = epochs.close(epoch)
         self._state = replace(state, epoch=epoch, slot=slot)
 

@@ -127,6 +127,8 @@ def check_own_rules(announcement: Announcement, rules: Rules, now: int) -> None:
         raise Refused(f"min_survivors {a.min_survivors} is below this site's policy ({rules.min_survivors})")
     if not (rules.allow_complete if a.complete else rules.allow_voted):
         raise Refused(f"this site's policy does not allow {'complete' if a.complete else 'voted'} mode")
+    if rules.expires is not None and now >= rules.expires:
+        raise Refused("this site's policy has expired; ask compliance for the next version")
     if now > a.deadline:
         raise Refused("the announcement's deadline has passed by this site's clock")
 

@@ -21,6 +21,7 @@ from privfl import cli
 from privfl.budget.ledger_check import verify_file
 from privfl.clock import SystemClock
 from tests.cli.support import Ran, environment
+from tests.forking import end_with_parent
 from tests.runtime.realm import PASSPHRASE
 
 NEW_NAMESPACE, PRIVATE, BIND, REMOUNT, READ_ONLY = 0x20000, 0x44000, 4096, 32, 1
@@ -62,7 +63,16 @@ class Commands:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
+        self.running: list[Running] = []
         folder.mkdir(parents=True)
+
+    def end(self) -> None:
+        """Kill whatever still runs."""
+        for one in self.running:
+            with suppress(ProcessLookupError, ChildProcessError):
+                if os.waitpid(one.pid, os.WNOHANG)[0] == 0:
+                    os.kill(one.pid, signal.SIGKILL)
+                    os.waitpid(one.pid, 0)
 
     def start(self, *args: str | Path, before: Callable[[], object] = lambda: None) -> Running:
         """Start ``privfl`` with ``args``; ``before`` is called in the child, to break its world."""
@@ -76,7 +86,8 @@ class Commands:
             self._child(place, args, before)
         while not (place / "ready").exists():  # a signal before that would meet the test, not the command
             time.sleep(0.001)
-        return Running(child, place)
+        self.running.append(Running(child, place))
+        return self.running[-1]
 
     def run(self, *args: str | Path, before: Callable[[], object] = lambda: None) -> Ran:
         """Run a command to its end."""
@@ -84,6 +95,7 @@ class Commands:
 
     def _child(self, place: Path, args: tuple[str | Path, ...], before: Callable[[], object]) -> None:
         code = 99
+        end_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # until the command itself is at work
         try:
             for number, name in ((1, "out"), (2, "err")):

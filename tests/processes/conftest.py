@@ -19,6 +19,8 @@ def world(tmp_path: Path) -> Iterator[Realm]:
 
 
 @pytest.fixture
-def commands(tmp_path: Path) -> Commands:
-    """Commands, and what they say."""
-    return Commands(tmp_path / "said")
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    """Commands, and what they say; none outlives its test."""
+    made = Commands(tmp_path / "said")
+    yield made
+    made.end()

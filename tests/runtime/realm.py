@@ -23,6 +23,7 @@ from privfl.homes.trial import Trial, dump_schema, found_trial, policy_for
 from privfl.runtime.coordinator_process import Pace, run_coordinator
 from privfl.runtime.jobs import Job, JobState, submit
 from privfl.runtime.site_process import run_site
+from tests.forking import end_with_parent
 from tests.runtime.support import SCHEMA, tables
 
 PASSPHRASE = "a passphrase for tests"
@@ -70,6 +71,7 @@ class Realm:
         child = os.fork()
         if child == 0:
             code = 70
+            end_with_parent()
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 work()

@@ -84,7 +84,7 @@ def test_sigterm_ends_a_site_cleanly(tmp_path: Path) -> None:
 
 
 def test_a_wire_that_goes_away_and_comes_back_costs_time_only(tmp_path: Path) -> None:
-    """The shared folder vanishes in the middle of a job, as an unmounted share does; the job goes on when it is back."""
+    """The shared folder vanishes in the middle of a job, as an unmounted share does; with it back, the job goes on."""
     with realm(tmp_path) as world:
         job = world.submit(rounds=10)
         world.start_sites()
