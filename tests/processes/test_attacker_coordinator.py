@@ -522,7 +522,7 @@ def test_an_expired_policy(scene: Scene) -> None:
     began = scene.clock.at
     try:
         scene.clock.at += 3 * DAY + 1000
-        scene.refused("north", "policy version 2 expired on", reply=scene.invite("north"))
+        scene.refused("north", "policy has expired", reply=scene.invite("north"))
         scene.clock.at = began - 5 * DAY
         scene.refused("north", reply=scene.invite("north"))
     finally:
