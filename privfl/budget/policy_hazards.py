@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, Context, Decimal
 
 from privfl.budget.filter import Budget
 from privfl.budget.policy import Policy
 from privfl.dp import Cost, Unit, epsilon_of_cost
+from privfl.dp.accounting import delta_curve, root_up
 
-__all__ = ["hazards", "not_covered"]
+__all__ = ["failure", "hazards", "not_covered", "up"]
+
+
+def up(value: float, digits: int = 3) -> str:
+    """A bound for people, rounded up to so many digits: what is said to be at most this is so.
+
+    >>> up(148.41), up(0.3), up(1e-5)
+    ('149', '0.3', '1e-05')
+    """
+    if Decimal(repr(value)) == Decimal(f"{value:.{digits}g}"):
+        return f"{value:.{digits}g}"
+    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(value))):.{digits}g}"
+
+
+def failure(budget: Budget) -> float:
+    """How likely the odds change by more than e^ε, at most: under a Gaussian curve it is several times δ.
+
+    For any e < ε, δ(e) is at least (1 − e^(e−ε))·P[loss > ε]; the least such bound over a grid of e is taken, and
+    e^−ε of it added for odds that fall.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    below = budget.epsilon * np.linspace(0.0, 1.0, 2001)[:-1]
+    curve = delta_curve(below, root_up(budget.mu2)) + float(budget.slack)
+    found = float(np.min(curve / -np.expm1(below - budget.epsilon)))
+    return min(1.0, found * (1 + math.exp(-budget.epsilon)) * (1 + 1e-9))
 
 
 def hazards(policy: Policy) -> Iterator[str]:
@@ -17,11 +45,13 @@ def hazards(policy: Policy) -> Iterator[str]:
     if budget is None:
         yield "Exact sums can be subtracted from each other; small groups and rare values are then read off directly."
     else:
-        yield _size_of(budget.epsilon)
-        yield from _gaps(policy, budget)
+        worst = policy.lifetime or budget  # what comes back is learnt all the same
+        yield _size_of(worst.epsilon, " for life" if policy.window is not None else "")
+        yield from _gaps(policy, worst)
         yield (
-            f"Delta {budget.delta:g} is the chance that the bound on the odds fails. An epsilon at another delta is "
-            "another statement: compare figures at the same delta only."
+            f"Delta {worst.delta:g} is not the chance that the bound on the odds fails: that is at most "
+            f"{up(failure(worst), 2)}. An epsilon at another delta is another statement: compare figures at the same "
+            "delta only."
         )
     if policy.window is not None:
         yield (
@@ -43,13 +73,13 @@ def hazards(policy: Policy) -> Iterator[str]:
     )
 
 
-def _size_of(epsilon: float) -> str:
+def _size_of(epsilon: float, when: str) -> str:
     if epsilon <= 1:
-        return f"Epsilon {epsilon:g} is small: little more is learnt about anyone than without that one's data."
+        return f"Epsilon {epsilon:g}{when} is small: little more is learnt about anyone than without that one's data."
     if epsilon <= 3:
-        return f"Epsilon {epsilon:g} is moderate: a strong suspicion about one contribution is not ruled out."
+        return f"Epsilon {epsilon:g}{when} is moderate: a strong suspicion about one contribution is not ruled out."
     return (
-        f"Epsilon {epsilon:g} is large: the worst case that it does not rule out is near-certainty about one "
+        f"Epsilon {epsilon:g}{when} is large: the worst case that it does not rule out is near-certainty about one "
         "contribution. Attacks known today stay below that bound, but the bound is all that is promised."
     )
 
@@ -58,7 +88,7 @@ def _gaps(policy: Policy, budget: Budget) -> Iterator[str]:
     double = epsilon_of_cost(Cost(4 * budget.mu2, budget.slack), budget.delta)
     if policy.unit is Unit.RECORD:
         yield (
-            f"The unit is one row. A person with two rows is protected at about epsilon {double:.3g}, with "
+            f"The unit is one row. A person with two rows is protected at about epsilon {up(double)}, with "
             "more rows less still; relatives and others who resemble him are not part of the unit."
         )
     elif policy.unit is Unit.SUBJECT:
@@ -68,7 +98,7 @@ def _gaps(policy: Policy, budget: Budget) -> Iterator[str]:
         )
     else:
         yield (
-            f"The unit is a site's whole contribution. For a single row in it the bound is about epsilon {double:.3g}, "
+            f"The unit is a site's whole contribution. For a single row in it the bound is about epsilon {up(double)}, "
             "since changing a row can turn the site's vector from one clipped value into another."
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 from privfl.budget.charge import Purpose
 from privfl.budget.filter import Budget
 from privfl.budget.policy import Policy, exact
-from privfl.budget.policy_hazards import hazards, not_covered
+from privfl.budget.policy_hazards import failure, hazards, not_covered, up
 from privfl.dp import Cost, Trust, Unit, epsilon_of_cost
 from privfl.dp.accounting import root_up
 
@@ -23,6 +23,11 @@ __all__ = ["Section", "explain", "figures", "listed"]
 #: What one contribution of each task is, which decides for whom it can be charged.
 _TASK_UNIT = {"logistic": Unit.RECORD, "linear": Unit.RECORD, "averaging": Unit.SITE}
 _ORDER = (Unit.RECORD, Unit.SUBJECT, Unit.SITE)
+_ODDS = {
+    Unit.RECORD: "to a row being in the data",
+    Unit.SUBJECT: "to a person being in the data",
+    Unit.SITE: "to a site having contributed its own numbers rather than none",
+}
 _ONE = {Unit.RECORD: "row", Unit.SUBJECT: "person", Unit.SITE: "site"}
 
 
@@ -61,13 +66,16 @@ def figures(policy: Policy) -> dict[str, Any]:
         "epsilon": budget.epsilon,
         "delta": budget.delta,
         "mu": mu,
-        "odds_factor": _odds(budget.epsilon),
+        "odds_factor": math.exp(budget.epsilon) if budget.epsilon < 700 else None,
+        "odds_fail_at_most": failure(budget),
         "certainty_from_half": 1 / (1 + math.exp(-budget.epsilon)),
         "shares": {str(purpose): _alone(budget, share) for purpose, share in policy.shares.items()},
         "analysts": {name: _alone(budget, share) for name, share in policy.analysts.items()},
     }
     if policy.trust is Trust.DISTRIBUTED:
-        found["epsilon_if_all_others_collude"] = epsilon_of_cost(Cost(budget.mu2 * honest, budget.slack), budget.delta)
+        # (σ² − 4)/(σ²/h − 4) is at most (4h − 1)/3, as no share of noise is below 4 units
+        alone = Cost(budget.mu2 * Fraction(4 * honest - 1, 3), budget.slack)
+        found["epsilon_if_all_others_collude"] = epsilon_of_cost(alone, budget.delta)
     if (life := policy.lifetime) is not None:
         all_windows = Cost(budget.mu2 * windows, min(budget.slack * windows, life.slack))
         found["windows"], found["mu_of_all_windows"] = windows, root_up(all_windows.mu2)
@@ -78,10 +86,6 @@ def figures(policy: Policy) -> dict[str, Any]:
 
 def _alone(budget: Budget, share: float) -> float:
     return epsilon_of_cost(budget.part(exact(share)), budget.delta)
-
-
-def _odds(epsilon: float) -> float:
-    return math.exp(min(epsilon, 700.0))
 
 
 def listed(items: Any) -> str:
@@ -155,7 +159,7 @@ def _against(policy: Policy) -> Iterator[str]:
         yield (
             "Sites share the noise under encryption. Should all other sites collude against one, its own share of the "
             f"noise is left: with the fewest survivors allowed ({policy.min_survivors}) epsilon grows from "
-            f"{policy.epsilon:g} to {found['epsilon_if_all_others_collude']:.3g}, with more of them further."
+            f"{policy.epsilon:g} to at most {up(found['epsilon_if_all_others_collude'])}, with more of them further."
         )
 
 
@@ -171,35 +175,34 @@ def _total(policy: Policy) -> Iterator[str]:
     per = "In total" if window is None else f"Within any {window.days} days"
     yield (
         f"{per}, everything that leaves costs at most epsilon {budget.epsilon:g} at delta {budget.delta:g} "
-        f"(mu {found['mu']:.4g}), whoever asks and however cleverly."
+        f"(mu {up(found['mu'], 4)}), whoever asks and however cleverly."
     )
-    one = _ONE[policy.unit]
     yield (
-        f"In words: whatever an observer sees, the odds he gives to a {one} being in the data change by a factor of at "
-        f"most {_large(found['odds_factor'])}, except with a probability of about {budget.delta:g}. Who held it for a "
-        f"toss of a coin can become {_percent(found['certainty_from_half'])} sure at most."
+        f"In words: whatever an observer sees{'' if window is None else f' within any {window.days} days'}, "
+        f"{_in_words(policy, budget)}"
     )
     if window is not None:
         yield (
             f"The budget comes back as charges grow older than {window.days} days: {found['windows']} windows fit into "
-            f"the validity and could add up to mu {found['mu_of_all_windows']:.4g}, which is epsilon "
-            f"{found['epsilon_of_all_windows']:.3g} at delta {window.lifetime_delta:g}."
+            f"the validity and could add up to mu {up(found['mu_of_all_windows'], 4)}, which is epsilon "
+            f"{up(found['epsilon_of_all_windows'])} at delta {window.lifetime_delta:g}."
         )
         yield (
             f"Over the whole life of the population's ledger, this and every other policy together, the cap is epsilon "
-            f"{window.lifetime_epsilon:g} at delta {window.lifetime_delta:g}; it never comes back."
+            f"{window.lifetime_epsilon:g} at delta {window.lifetime_delta:g}; it never comes back. "
+            f"For life, {_in_words(policy, policy.lifetime)}"
         )
     else:
         yield "What is spent stays spent: a new version, schema or name of the data does not bring it back."
     for purpose in Purpose:
         share = policy.shares.get(purpose, 0.0)
-        spent = f"at most epsilon {found['shares'][purpose]:.3g} on its own" if share else "nothing; it is refused"
+        spent = f"at most epsilon {up(found['shares'][purpose])} on its own" if share else "nothing; it is refused"
         yield f"For {purpose}: {100 * share:g} % of the total, {spent}."
     rest = 1 - sum((exact(share) for share in policy.shares.values()), Fraction(0))
     if rest:
         yield f"{100 * float(rest):g} % of the total is given to no purpose and cannot be spent."
     for name, share in policy.analysts.items():
-        yield f"{name} alone may use {100 * share:g} % of it (epsilon {found['analysts'][name]:.3g})."
+        yield f"{name} alone may use {100 * share:g} % of it (epsilon {up(found['analysts'][name])})."
     if policy.analysts:
         yield "Nobody else may ask. The total also holds if analysts put their answers together."
     else:
@@ -211,12 +214,21 @@ def _total(policy: Policy) -> Iterator[str]:
         )
 
 
-def _large(factor: float) -> str:
-    return f"{factor:.3g}" if factor < 1e6 else f"10^{math.log10(factor):.0f}"
+def _in_words(policy: Policy, budget: Budget | None) -> str:
+    assert budget is not None
+    factor = f"10^{math.ceil(budget.epsilon / math.log(10))}"
+    if budget.epsilon < math.log(1e6):
+        factor = up(math.exp(budget.epsilon))
+    part = 1 / (1 + math.exp(-budget.epsilon))
+    sure = f"{math.ceil(1000 * part) / 10:.1f} %" if part < 0.999 else "almost completely"
+    return (
+        f"the odds he gives {_ODDS[policy.unit]} change by a factor of at most {factor}, except with a probability of "
+        f"at most {up(failure(budget), 2)}. Otherwise, who held it for a toss of a coin becomes {sure} sure at most."
+    )
 
 
-def _percent(part: float) -> str:
-    return f"{100 * part:.1f} %" if part < 0.9995 else "almost completely"
+def _exactly(value: float | None) -> str:
+    return f"{value:g}" if value == float(f"{value:g}") else repr(value)
 
 
 def _asked(policy: Policy) -> Iterator[str]:
@@ -236,7 +248,7 @@ def _asked(policy: Policy) -> Iterator[str]:
     columns = [
         f"{name} ({listed(map(repr, column.classes))})"
         if column.classes
-        else f"{name} (from {column.lower:g} to {column.upper:g})"
+        else f"{name} (from {_exactly(column.lower)} to {_exactly(column.upper)})"
         for name, column in policy.columns.items()
     ]
     yield f"Read these columns and no others: {', '.join(columns)}."

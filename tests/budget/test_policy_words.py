@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from privfl.budget import Policy
+from privfl.budget.policy_hazards import up
 from privfl.budget.policy_words import explain, figures
 from privfl.dp import epsilon_of_mu
 from tests.budget.policies import TEXT, documents, noiseless, policy
@@ -34,24 +35,24 @@ def test_every_figure_is_said(fields: dict[str, Any]) -> None:
     ):  # fmt: skip
         assert text in said, text
     found = figures(one)
-    assert f"mu {found['mu']:.4g}" in said
+    assert f"mu {up(found['mu'], 4)}" in said
     for purpose, share in one.shares.items():
-        assert not share or f"epsilon {found['shares'][purpose]:.3g}" in said
+        assert not share or f"epsilon {up(found['shares'][purpose])}" in said
     if one.window is not None:
         for name in ("mu_of_all_windows", "lifetime_epsilon", "lifetime_delta"):
-            assert f"{found[name]:.4g}" in said or f"{found[name]:g}" in said
+            assert up(found[name], 4) in said or f"{found[name]:g}" in said
         assert f"{found['windows']} windows" in said
-        assert f"{found['epsilon_of_all_windows']:.3g}" in said
+        assert up(found["epsilon_of_all_windows"]) in said
     assert "None" not in said
     assert "Unit." not in said
 
 
 def test_known_figures() -> None:
-    """ε = 4 at δ = 1e-5: a factor of e⁴, a coin to 98.2 %; five windows of 90 days in a year, √5 times μ."""
+    """ε = 4 at δ = 1e-5: a factor of e⁴, a coin to less than 98.3 %; five windows of 90 days in a year, √5 times μ."""
     found = figures(policy())
     said = words(policy())
     assert "factor of at most 54.6" in said
-    assert "98.2 % sure" in said
+    assert "98.3 % sure" in said  # rounded up
     assert found["windows"] == 5
     assert found["mu_of_all_windows"] == pytest.approx(found["mu"] * 5**0.5)
     assert found["epsilon_of_all_windows"] == pytest.approx(epsilon_of_mu(found["mu_of_all_windows"], 9e-6), rel=0.01)
@@ -62,9 +63,9 @@ def test_known_figures() -> None:
 
 HAZARDS = {
     "The window resets": ({}, {"window": None}),
-    "is large": ({}, {"epsilon": 0.5, "max_epsilon_per_upload": None}),
-    "is small": ({"epsilon": 0.5, "max_epsilon_per_upload": None}, {}),
-    "is moderate": ({"epsilon": 2}, {}),
+    "is large": ({}, {"epsilon": 0.5, "max_epsilon_per_upload": None, "window": None}),
+    "is small": ({"epsilon": 0.5, "max_epsilon_per_upload": None, "window": None}, {}),
+    "is moderate": ({"epsilon": 2, "window": None}, {}),
     "A person with two rows": ({}, {"unit": "subject"}),
     "Someone with two ids": ({"unit": "subject"}, {}),
     "For a single row in it": ({"unit": "site"}, {}),
@@ -102,5 +103,5 @@ def test_without_noise_is_said_loudly() -> None:
 def test_enormous_epsilon() -> None:
     """The odds are told by their power of ten."""
     said = words(policy(epsilon=1000, window=None))
-    assert "10^304" in said
+    assert "10^435" in said
     assert "almost completely sure" in said

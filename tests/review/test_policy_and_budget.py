@@ -1,0 +1,64 @@
+"""Regressions of a review of the policy: what it says in words, and what its differences are called."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.stats import norm
+
+from privfl.budget import Budget
+from privfl.budget.policy_hazards import failure, up
+from privfl.budget.policy_words import explain, figures
+from privfl.dp import Block, Release, Trust, Unit, epsilon_of_cost
+from privfl.dp.accounting import root_up
+from privfl.dp.cost import Cost
+from tests.budget.policies import policy
+
+
+def words(**changes: object) -> str:
+    return " ".join(sentence for section in explain(policy(**changes)) for sentence in section.sentences)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 4.0, 8.0])
+def test_the_chance_that_the_odds_bound_fails_is_not_delta(epsilon: float) -> None:
+    """A Gaussian's loss passes ε several times as often as δ says; what is printed is above both tails together."""
+    budget = Budget.from_epsilon_delta(epsilon, 1e-5)
+    mu = root_up(budget.mu2)
+    tails = norm.sf(epsilon / mu - mu / 2) + norm.sf(epsilon / mu + mu / 2)
+    assert tails > 3e-5
+    assert tails + float(budget.slack) < failure(budget) < 10 * tails
+    assert "is the chance that the bound on the odds fails" not in words()
+
+
+def test_a_window_is_not_taken_for_a_lifetime() -> None:
+    """With ε = 0.5 each 90 days and 8 for life, nothing says that little is learnt, or that 62 % is all there is."""
+    said = words(epsilon=0.5, max_epsilon_per_upload=None)
+    assert "is small" not in said
+    assert "Epsilon 8 for life is large" in said
+    assert "within any 90 days, the odds" in said
+    assert "For life, the odds" in said
+
+
+def test_printed_bounds_are_rounded_up() -> None:
+    """e⁵ is 148.41: at most 149, not 148; columns are told exactly."""
+    assert "factor of at most 149," in words(epsilon=5, window=None)
+    assert [up(value) for value in (2.341, 2.34, 1e-5, 148.0, 1234.0)] == ["2.35", "2.34", "1e-05", "148", "1.24e+03"]
+    assert "1234567.5" in words(columns={"id": {"lower": 0, "upper": 1234567.5}})
+
+
+def test_the_fallback_covers_the_coarsest_noise_that_is_allowed() -> None:
+    """At 4 units per site, a share costs more than h times the whole: the printed ε covers it."""
+    one = policy(min_survivors=10, min_sites=10)
+    budget, sigma = one.budget, 4 * math.sqrt(9)
+    assert budget is not None
+    release = Release(Unit.RECORD, Trust.DISTRIBUTED, (Block("sum", 1, 1, 10, sigma),), 10, 1)
+    share = release.fallback_mu**2 / float(release.mu2)
+    real = epsilon_of_cost(Cost(float(budget.mu2) * share * (1 - 1e-9), budget.slack), budget.delta)
+    assert epsilon_of_cost(Cost(9 * budget.mu2, budget.slack), budget.delta) < real
+    assert real <= figures(one)["epsilon_if_all_others_collude"]
+
+
+def test_a_site_takes_part_in_public() -> None:
+    """Under the unit site the promise is not about whether a site takes part."""
+    assert "to a site being in the data" not in words(unit="site")
