@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from privfl.budget.policy import Policy
 from privfl.budget.policy_words import listed
-from privfl.dp import Trust, Unit
+from privfl.dp import Trust
 
 __all__ = ["Change", "Direction", "differences"]
 
@@ -88,6 +88,11 @@ def _optional(absent: str, present: str, inner: _Compare, *, appears: Direction)
 
 def _neutral(why: str) -> _Compare:
     return lambda field, old, new: iter((_moved(field, old, new, N, why),))
+
+
+def _anew(why: str) -> _Compare:
+    """Another thing altogether: something that was refused before is allowed now."""
+    return lambda field, old, new: iter((_moved(field, old, new, L, why),))
 
 
 def _rank(order: tuple[Any, ...], why: str) -> _Compare:
@@ -198,12 +203,13 @@ _COMPARE: dict[str, _Compare] = {
     "version": _version,
     "valid_from": _ordered("starts later", "starts earlier", up=T),
     "expires": _ordered("holds longer", "ends earlier", up=L),
-    "dataset": _neutral("other data; check that they may be used"),
-    "schema_version": _neutral("the columns were described anew; check them"),
+    "dataset": _anew("other data may be read, which was not allowed before"),
+    "schema_version": _anew("the columns were described anew; check what they mean now"),
     "population": _population,
     "subjects": _neutral("the declared size, which bounds delta"),
     "max_sites_per_subject": _ordered("costs count more", "costs count less", up=T),
-    "unit": _rank((Unit.RECORD, Unit.SUBJECT, Unit.SITE), "who is protected as a whole"),
+    # Neither unit is the tighter one: a sum clipped per site costs a row 4 times the mu^2 that it costs the site.
+    "unit": _anew("another is protected as a whole; what is clipped for the new unit gets cheaper or possible"),
     "trust": _rank((Trust.DISTRIBUTED, Trust.LOCAL), "whose noise the promise may rest on"),
     "without_noise": _optional("noise protects again", "no noise protects anyone", _neutral(""), appears=L),
     "epsilon": _optional("there is no budget any more", "a budget limits what leaves", _PRICE, appears=T),

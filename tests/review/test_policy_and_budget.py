@@ -7,12 +7,14 @@ import math
 import pytest
 from scipy.stats import norm
 
-from privfl.budget import Budget
+from privfl.budget import Budget, Charge, Purpose
+from privfl.budget.policy_diff import Direction, differences
 from privfl.budget.policy_hazards import failure, up
 from privfl.budget.policy_words import explain, figures
 from privfl.dp import Block, Release, Trust, Unit, epsilon_of_cost
 from privfl.dp.accounting import root_up
 from privfl.dp.cost import Cost
+from privfl.runtime.terms import costs_of
 from tests.budget.policies import policy
 
 
@@ -62,3 +64,13 @@ def test_the_fallback_covers_the_coarsest_noise_that_is_allowed() -> None:
 def test_a_site_takes_part_in_public() -> None:
     """Under the unit site the promise is not about whether a site takes part."""
     assert "to a site being in the data" not in words(unit="site")
+
+
+def test_no_change_that_allows_more_is_called_tighter_or_neutral() -> None:
+    """An upload clipped per site costs a quarter once sites are the unit; another dataset was refused before."""
+    upload = Release(Unit.SITE, Trust.DISTRIBUTED, (Block("update", 2, 10**8, 10**6, 200_000.0),), 3, 1)
+    charge = Charge(bytes(32), Purpose.TRAINING, "lab", costs_of(upload), upload.trust)
+    by_row, by_site = (policy(unit=unit).limits().price(charge).mu2 for unit in ("record", "site"))
+    assert by_row == 4 * by_site
+    for changed in ({"unit": "site"}, {"unit": "subject"}, {"dataset": "others"}, {"schema_version": 9}):
+        assert [change.direction for change in differences(policy(), policy(**changed))] == [Direction.LOOSER]
