@@ -20,6 +20,7 @@ from privfl.budget.tally import Tally
 from privfl.dp import ZERO_COST, Cost, Trust, epsilon_of_cost, mu2_per_upload
 from privfl.dp.accounting import EPSILON_SLACK, epsilon_of_mu, root_up
 from privfl.dp.cost import floor_to_grid
+from privfl.dp.release import SAMPLER_DELTA
 from privfl.errors import Misuse
 
 __all__ = [
@@ -78,6 +79,8 @@ class Room:
 
     def epsilon_left(self, trust: Trust) -> float:
         """The largest ε that a single task may ask for with all of it, rounded down; 0 if nothing is left."""
+        if self.left.delta < self.priced(Cost(0, SAMPLER_DELTA), trust).delta:
+            return 0.0  # not even one number's δ′ fits
         return epsilon_to_ask(self.left.mu2 / self.factor(trust), self.budget.delta)
 
     def priced(self, cost: Cost, trust: Trust) -> Cost:

@@ -8,14 +8,16 @@ import pytest
 from scipy.stats import norm
 
 from privfl.budget import Budget, Charge, Purpose
+from privfl.budget.planner import room_for
 from privfl.budget.policy_diff import Direction, differences
 from privfl.budget.policy_hazards import failure, up
 from privfl.budget.policy_words import explain, figures
+from privfl.budget.tally import Tally
 from privfl.dp import Block, Release, Trust, Unit, epsilon_of_cost
 from privfl.dp.accounting import root_up
 from privfl.dp.cost import Cost
 from privfl.runtime.terms import costs_of
-from tests.budget.policies import policy
+from tests.budget.policies import NOW, policy
 
 
 def words(**changes: object) -> str:
@@ -74,3 +76,15 @@ def test_no_change_that_allows_more_is_called_tighter_or_neutral() -> None:
     assert by_row == 4 * by_site
     for changed in ({"unit": "site"}, {"unit": "subject"}, {"dataset": "others"}, {"schema_version": 9}):
         assert [change.direction for change in differences(policy(), policy(**changed))] == [Direction.LOOSER]
+
+
+def test_the_planner_promises_nothing_once_delta_is_used_up() -> None:
+    """With μ² left and no δ′, no upload is admitted, so no ε may be asked for."""
+    limits, tally = policy(window=None, analysts={}).limits(), Tally()
+    assert limits.budget is not None
+    whole = limits.budget.part(limits.shares[Purpose.TRAINING])
+    costs = {Unit.RECORD: Cost(0, whole.delta)}
+    tally.add(Charge(bytes(32), Purpose.TRAINING, "lab", costs, Trust.DISTRIBUTED), NOW)
+    room = room_for(limits, tally, NOW, Purpose.TRAINING)
+    assert room.left == Cost(whole.mu2, 0)
+    assert room.epsilon_left(Trust.DISTRIBUTED) == 0
