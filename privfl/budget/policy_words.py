@@ -263,8 +263,8 @@ def _round(policy: Policy) -> Iterator[str]:
     words = {"voted": "the committee votes which sites are in it", "complete": "every site of the cohort has uploaded"}
     yield f"A sum is opened only if {' or '.join(words[mode] for mode in policy.modes)}."
     yield (
-        f"A round is tried at most {policy.attempts_per_round} time(s). Each attempt draws fresh noise and is charged, "
-        "whether or not a result came of it."
+        f"A round is tried at most {policy.attempts_per_round} time(s) in one epoch; a new epoch may take it up again. Each "
+        "attempt draws fresh noise and is charged, whether or not a result came of it."
     )
 
 

@@ -19,7 +19,7 @@ __all__ = ["DITHER_BETA", "MIN_SIGMA_SITE", "SAMPLER_DELTA", "Block", "Release"]
 MIN_SIGMA_SITE = 4
 #: δ′ of one dithered sum (construction D): its norm bound fails with at most this probability.
 DITHER_BETA = Fraction(1, 10**12)
-#: δ′ per coordinate for the samplers' distance 2^-100 from exact: covers (1 + e^ε)·2^-100 up to ε = 20.
+#: δ′ per coordinate for the samplers' distance 2^-100 from exact: covers (1 + e^ε)·h·2^-100 up to ε = 20 − ln h.
 SAMPLER_DELTA = Fraction(1, 2**70)
 #: Beyond this noise leaves the 64-bit ring.
 MAX_SIGMA = 2.0**58

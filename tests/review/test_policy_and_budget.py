@@ -88,3 +88,8 @@ def test_the_planner_promises_nothing_once_delta_is_used_up() -> None:
     room = room_for(limits, tally, NOW, Purpose.TRAINING)
     assert room.left == Cost(whole.mu2, 0)
     assert room.epsilon_left(Trust.DISTRIBUTED) == 0
+
+
+def test_attempts_are_said_to_be_counted_in_an_epoch() -> None:
+    """Slots of another epoch count from 0 again, so the sentence may not promise more."""
+    assert "at most 3 time(s) in one epoch" in words()
