@@ -159,7 +159,7 @@ def _against(policy: Policy) -> Iterator[str]:
         yield (
             "Sites share the noise under encryption. Should all other sites collude against one, its own share of the "
             f"noise is left: with the fewest survivors allowed ({policy.min_survivors}) epsilon grows from "
-            f"{policy.epsilon:g} to at most {up(found['epsilon_if_all_others_collude'])}, with more of them further."
+            f"{_exactly(policy.epsilon)} to at most {up(found['epsilon_if_all_others_collude'])}, with more of them further."
         )
 
 
@@ -174,7 +174,7 @@ def _total(policy: Policy) -> Iterator[str]:
     window = policy.window
     per = "In total" if window is None else f"Within any {window.days} days"
     yield (
-        f"{per}, everything that leaves costs at most epsilon {budget.epsilon:g} at delta {budget.delta:g} "
+        f"{per}, everything that leaves costs at most epsilon {_exactly(budget.epsilon)} at delta {_exactly(budget.delta)} "
         f"(mu {up(found['mu'], 4)}), whoever asks and however cleverly."
     )
     yield (
@@ -185,11 +185,11 @@ def _total(policy: Policy) -> Iterator[str]:
         yield (
             f"The budget comes back as charges grow older than {window.days} days: {found['windows']} windows fit into "
             f"the validity and could add up to mu {up(found['mu_of_all_windows'], 4)}, which is epsilon "
-            f"{up(found['epsilon_of_all_windows'])} at delta {window.lifetime_delta:g}."
+            f"{up(found['epsilon_of_all_windows'])} at delta {_exactly(window.lifetime_delta)}."
         )
         yield (
             f"Over the whole life of the population's ledger, this and every other policy together, the cap is epsilon "
-            f"{window.lifetime_epsilon:g} at delta {window.lifetime_delta:g}; it never comes back. "
+            f"{_exactly(window.lifetime_epsilon)} at delta {_exactly(window.lifetime_delta)}; it never comes back. "
             f"For life, {_in_words(policy, policy.lifetime)}"
         )
     else:
@@ -209,7 +209,7 @@ def _total(policy: Policy) -> Iterator[str]:
         yield "Any analyst of the federation may ask; they share the one total."
     if policy.max_epsilon_per_upload is not None:
         yield (
-            f"A single upload may cost at most epsilon {policy.max_epsilon_per_upload:g} at delta {budget.delta:g}; a "
+            f"A single upload may cost at most epsilon {_exactly(policy.max_epsilon_per_upload)} at delta {_exactly(budget.delta)}; a "
             "request with less noise is refused."
         )
 
@@ -233,7 +233,7 @@ def _exactly(value: float | None) -> str:
 
 def _asked(policy: Policy) -> Iterator[str]:
     for kind, task in policy.tasks.items():
-        yield f"Train a model of kind {kind}, with one contribution clipped at {task.clip:g} or less."
+        yield f"Train a model of kind {kind}, with one contribution clipped at {_exactly(task.clip)} or less."
         need = _TASK_UNIT[kind]
         if not policy.noiseless and _ORDER.index(need) < _ORDER.index(policy.unit):
             yield (
@@ -263,8 +263,8 @@ def _round(policy: Policy) -> Iterator[str]:
     words = {"voted": "the committee votes which sites are in it", "complete": "every site of the cohort has uploaded"}
     yield f"A sum is opened only if {' or '.join(words[mode] for mode in policy.modes)}."
     yield (
-        f"A round is tried at most {policy.attempts_per_round} time(s) in one epoch; a new epoch may take it up again. Each "
-        "attempt draws fresh noise and is charged, whether or not a result came of it."
+        f"A round is tried at most {policy.attempts_per_round} time(s) in one epoch; a new epoch may take it up "
+        "again. Each attempt draws fresh noise and is charged, whether or not a result came of it."
     )
 
 

@@ -48,6 +48,7 @@ def test_printed_bounds_are_rounded_up() -> None:
     """e⁵ is 148.41: at most 149, not 148; columns are told exactly."""
     assert "factor of at most 149," in words(epsilon=5, window=None)
     assert [up(value) for value in (2.341, 2.34, 1e-5, 148.0, 1234.0)] == ["2.35", "2.34", "1e-05", "148", "1.24e+03"]
+    assert "costs at most epsilon 4.0000049 at" in words(epsilon=4.0000049)
     assert "1234567.5" in words(columns={"id": {"lower": 0, "upper": 1234567.5}})
 
 
