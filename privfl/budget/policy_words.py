@@ -159,7 +159,8 @@ def _against(policy: Policy) -> Iterator[str]:
         yield (
             "Sites share the noise under encryption. Should all other sites collude against one, its own share of the "
             f"noise is left: with the fewest survivors allowed ({policy.min_survivors}) epsilon grows from "
-            f"{_exactly(policy.epsilon)} to at most {up(found['epsilon_if_all_others_collude'])}, with more of them further."
+            f"{_exactly(policy.epsilon)} to at most {up(found['epsilon_if_all_others_collude'])}, "
+            "with more of them further."
         )
 
 
@@ -174,8 +175,8 @@ def _total(policy: Policy) -> Iterator[str]:
     window = policy.window
     per = "In total" if window is None else f"Within any {window.days} days"
     yield (
-        f"{per}, everything that leaves costs at most epsilon {_exactly(budget.epsilon)} at delta {_exactly(budget.delta)} "
-        f"(mu {up(found['mu'], 4)}), whoever asks and however cleverly."
+        f"{per}, everything that leaves costs at most epsilon {_exactly(budget.epsilon)} at delta "
+        f"{_exactly(budget.delta)} (mu {up(found['mu'], 4)}), whoever asks and however cleverly."
     )
     yield (
         f"In words: whatever an observer sees{'' if window is None else f' within any {window.days} days'}, "
@@ -209,8 +210,8 @@ def _total(policy: Policy) -> Iterator[str]:
         yield "Any analyst of the federation may ask; they share the one total."
     if policy.max_epsilon_per_upload is not None:
         yield (
-            f"A single upload may cost at most epsilon {_exactly(policy.max_epsilon_per_upload)} at delta {_exactly(budget.delta)}; a "
-            "request with less noise is refused."
+            f"A single upload may cost at most epsilon {_exactly(policy.max_epsilon_per_upload)} at delta "
+            f"{_exactly(budget.delta)}; a request with less noise is refused."
         )
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from privfl.budget import Policy
 from privfl.budget.policy_hazards import up
+from privfl.budget.policy_words import _exactly as exactly
 from privfl.budget.policy_words import explain, figures
 from privfl.dp import epsilon_of_mu
 from tests.budget.policies import TEXT, documents, noiseless, policy
@@ -27,11 +28,11 @@ def test_every_figure_is_said(fields: dict[str, Any]) -> None:
     said = words(one)
     for text in (
         one.federation, one.dataset, one.population, f"{one.valid_from:%Y-%m-%d}", f"{one.expires:%Y-%m-%d %H:%M}",
-        f"{one.epsilon:g}", f"{one.delta:g}", one.unit, one.trust, *one.statistics, *one.columns, *one.analysts,
+        exactly(one.epsilon), exactly(one.delta), one.unit, one.trust, *one.statistics, *one.columns, *one.analysts,
         f"Version {one.version} ", f"schema version {one.schema_version}", f"{one.subjects} people",
         f"count of {one.min_cell_count}" if not one.statistics else f"at least {one.min_cell_count}.",
         f"At least {one.min_sites} sites", f"at least {one.min_survivors} in any", f"{one.min_committee} members",
-        f"at most {one.attempts_per_round} time", f"{one.colluders}", f"{one.tasks['logistic'].clip:g}",
+        f"at most {one.attempts_per_round} time", f"{one.colluders}", f"{exactly(one.tasks['logistic'].clip)}",
     ):  # fmt: skip
         assert text in said, text
     found = figures(one)
@@ -40,7 +41,7 @@ def test_every_figure_is_said(fields: dict[str, Any]) -> None:
         assert not share or f"epsilon {up(found['shares'][purpose])}" in said
     if one.window is not None:
         for name in ("mu_of_all_windows", "lifetime_epsilon", "lifetime_delta"):
-            assert up(found[name], 4) in said or f"{found[name]:g}" in said
+            assert up(found[name], 4) in said or exactly(found[name]) in said
         assert f"{found['windows']} windows" in said
         assert up(found["epsilon_of_all_windows"]) in said
     assert "None" not in said
