@@ -125,7 +125,11 @@ def _files(target: Path) -> list[Path]:
     if not target.is_dir():
         if not target.exists():
             raise Misuse(f"there is nothing at {target}; name a site's folder, a ledger file or an export")
+        if target.name == "state.db":  # also a database, and nothing that is said of a damaged ledger may be done to it
+            raise Misuse(f"{target} is sealed state and no ledger; leave it alone, and name the site's folder")
         return [target]
+    if any((target / f"{role}.yaml").exists() for role in ("coordinator", "officer", "authority")):
+        raise Misuse(f"{target} is no site's folder; only sites keep a ledger: name one of theirs, or an export")
     inner, site = target / "ledger", (target / "site.yaml").exists()
     found = sorted((inner if site or inner.is_dir() else target).glob("*.db"))
     if found:

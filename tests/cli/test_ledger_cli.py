@@ -206,6 +206,15 @@ def test_no_ledger_here(tmp_path: Path, ledger: Command) -> None:
     ledger("verify", tmp_path / "rounds").failed(2, "give --transcripts before each")
 
 
+def test_sealed_state_is_no_ledger(tmp_path: Path, ledger: Command) -> None:
+    """Another role's folder, or the state in it: nobody is told to work on that database by hand."""
+    (tmp_path / "coordinator.yaml").write_text("role: coordinator\n")
+    (tmp_path / "state.db").write_bytes(b"SQLite format 3\0\x10\0\2\2")
+    for command in ("show", "verify"):
+        ledger(command, tmp_path).failed(2, "no site's folder", "name one of theirs")
+        ledger(command, tmp_path / "state.db").failed(2, "sealed state and no ledger", "leave it alone")
+
+
 def test_export(site: Path, tmp_path: Path, ledger: Command) -> None:
     """Whole or not at all, never over another file, and the same bytes every time."""
     out, again = tmp_path / "a.json", tmp_path / "b.json"
