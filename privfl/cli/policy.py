@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,13 +46,20 @@ def check(file: File, roster: RosterFile = None, as_json: Json = False) -> None:
 
     policy, signed = read_policy(file)
     now, verified = SystemClock().now(), False
+    unknown: list[str] = []
     if roster is not None:
         book = _roster(roster, now)
         policy.agrees_with(book)
+        names = {member.name for member in book.members}
+        unknown = [name for name in policy.analysts if name not in names]
         if signed is not None:
             signed.verify(book, now)
             verified = True
     notes = _notes(policy, now)
+    if unknown:
+        notes.append(
+            f"analysts names {', '.join(unknown)}, whom this roster does not list: nobody can use that part yet"
+        )
     if as_json:
         about = {"signed": signed is not None, "verified": verified, "notes": notes}
         typer.echo(json.dumps({"file": str(file), **_about(policy), **about}))
@@ -152,7 +160,7 @@ def sign(
     typer.echo(
         "Hand it to every site and to the coordinator; each checks the signature, the roster and the version for"
     )
-    typer.echo(f"itself. They take it over with: privfl site join FOLDER --policy {target.name}")
+    typer.echo(f"itself. They take it over with: privfl site join FOLDER --policy {shlex.quote(target.name)}")
 
 
 def _roster(path: Path, now: int) -> Roster:

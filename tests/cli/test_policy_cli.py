@@ -230,6 +230,7 @@ def test_check(run: Calls, current: Path, tmp_path: Path, officer: tuple[Path, S
     run("check", bad).failed(2, "3 things to correct", f"{bad.name}:16:", "shares.training", "write clip")
     book = rosters(tmp_path / "r", officer[1])
     assert run("check", current, "--roster", book).code == 0
+    assert "Mind: analysts names dr-jones, lab" in run("check", current, "--roster", book).out.replace("\n", " ")
     small = rosters(tmp_path / "small", officer[1], sites=3)
     run("check", current, "--roster", small).failed(5, "wants cohorts of 4", "next step")
     run("check", tmp_path / "none").failed(2, "cannot be read")
