@@ -15,7 +15,7 @@ from rich.table import Table
 
 from privfl.cli.roles import AsJson, PassphraseFile, now, passphrase, tell
 from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Stop
-from privfl.errors import Misuse, PrivflError, RoundAborted
+from privfl.errors import Malformed, Misuse, PrivflError, RoundAborted
 
 if TYPE_CHECKING:
     from privfl.homes.coordinator import OpenCoordinator
@@ -85,7 +85,8 @@ def sign_mandate(
 ) -> None:
     """Sign, as an analyst, for exactly the TASK: every upload under it is charged to the analyst's cap.
 
-    The sites check the signature against the roster. Without a mandate a task counts as the coordinator's own.
+    The sites check the signature against the roster. It holds for any number of runs of that task until it expires.
+    Without a mandate a task counts as the coordinator's own.
 
     Example: privfl mandate task.yaml --analyst alice --roster rosters --policy policy.signed
     """
@@ -123,10 +124,16 @@ def sign_mandate(
 
 
 def _content(path: Path) -> bytes:
+    from privfl.budget import Mandate  # noqa: PLC0415 - loaded when a command runs
+
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
+        Mandate.decode(data)
     except OSError as error:
         raise Misuse(f"the mandate {path} cannot be read ({error.strerror}); check the path") from None
+    except Malformed:
+        raise Malformed(f"{path} is damaged or no mandate; have the analyst sign one with: privfl mandate") from None
+    return data
 
 
 def _tell_queued(job: Job, coordinator: Path, running: bool, as_json: bool) -> None:
@@ -182,6 +189,23 @@ def _failure(state: JobState) -> PrivflError:
     return error
 
 
+def _missing(dropped: dict[str, list[str]]) -> dict[str, str]:
+    """By site the rounds that it missed, in words."""
+    by_site: dict[str, list[list[int]]] = {}
+    for number, names in sorted((int(number), names) for number, names in dropped.items()):
+        for name in names:
+            runs = by_site.setdefault(name, [])
+            if runs and runs[-1][1] == number - 1:
+                runs[-1][1] = number
+            else:
+                runs.append([number, number])
+    return {
+        name: ("round " if len(runs) == 1 and runs[0][0] == runs[0][1] else "rounds ")
+        + ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
+        for name, runs in by_site.items()
+    }
+
+
 def _show(job: Job, as_json: bool) -> bool:
     """Show the result; returns whether the run ended before it was through."""
     report: dict[str, Any] = json.loads((job.result / "privacy.json").read_text(encoding="utf-8"))
@@ -193,8 +217,8 @@ def _show(job: Job, as_json: bool) -> bool:
     console = Console(highlight=False, file=sys.stdout)
     table = Table(title=f"{summary['name']}: {summary['stopped']}", title_justify="left", show_header=False)
     table.add_row("rounds opened", str(summary["rounds"]))
-    for number, names in summary["dropped"].items():
-        table.add_row("missing", f"{', '.join(names)} in round {number}")
+    for site, rounds in _missing(summary["dropped"]).items():
+        table.add_row("missing", f"{site} in {rounds}")
     if summary["score"] is not None:
         table.add_row("score", f"{summary['score']:.3f} ± {summary['score_sd']:.3f} (noisy, mean of the last rounds)")
     if summary["held_out"] is not None:

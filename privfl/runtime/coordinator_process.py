@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from privfl_keys import Roster
 
-from privfl.budget import Charge, Policy, Purpose
+from privfl.budget import Charge, Mandate, Policy, Purpose
 from privfl.clock import Clock, SystemClock
 from privfl.codec import Record
 from privfl.dp import Release
@@ -226,8 +226,10 @@ class CoordinatorProcess:
         task, complete, least = compile_task(asked, job.schema, home.party.roster, home.policy)
         setting = Setting(home.policy.hash, complete, least, min(asked.attempts, home.policy.attempts_per_round))
         setting = replace(setting, mandate=job.mandate)
-        self._status = replace(self._status, job=job.id, name=asked.name, rounds=asked.rounds, error="", aborted="")
         stored = home.state.get(f"run {job.id}")
+        if job.mandate and stored is None:  # the sites check it too; here nobody has been troubled yet
+            Mandate.decode(job.mandate).verify(home.party.roster, task.id, self._clock.now())
+        self._status = replace(self._status, job=job.id, name=asked.name, rounds=asked.rounds, error="", aborted="")
         resumed = None
         if stored is not None:
             resumed = RunRecord.decode(stored), _transcripts(job)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from privfl_keys import INSECURE_TEST_COST
 
+from privfl.cli.train import _missing as missing
 from privfl.homes import folder as folders
 from tests.cli.support import called
 from tests.homes.scene import SCHEMA
@@ -45,3 +46,31 @@ def test_a_task_before_the_coordinator_has_joined(
     called(capfd, monkeypatch, "train", "task.yaml").failed(2, "has not joined yet", "privfl coordinator join")
     assert not Path("coordinator", "jobs").exists()
     assert not Path("coordinator", "coordinator.log").exists()
+
+
+def test_what_is_no_mandate_is_not_queued(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of another kind is refused here, in words, before any site is asked."""
+    monkeypatch.chdir(tmp_path)
+    Path("task.yaml").write_text(TASK)
+    ran = called(capfd, monkeypatch, "train", "task.yaml", "--mandate", "task.yaml")
+    ran.failed(3, "task.yaml is damaged or no mandate", "privfl mandate")
+    called(capfd, monkeypatch, "train", "task.yaml", "--mandate", "none").failed(2, "cannot be read")
+    assert not Path("coordinator").exists()
+
+
+@pytest.mark.parametrize(
+    ("dropped", "words"),
+    [
+        ({}, {}),
+        ({"3": ["a"]}, {"a": "round 3"}),
+        (
+            {"10": ["a"], "9": ["a", "b"], "1": ["b"], "2": ["b"], "11": ["a"]},
+            {"b": "rounds 1 to 2, 9", "a": "rounds 9 to 11"},
+        ),
+    ],
+)
+def test_missed_rounds_in_words(dropped: dict[str, list[str]], words: dict[str, str]) -> None:
+    """One line for each site, in the order of rounds and not of their spelling."""
+    assert missing(dropped) == words

@@ -6,10 +6,13 @@ import signal
 import time
 from pathlib import Path
 
-from privfl_keys import VerifyKey
+from privfl_keys import SigningKey, VerifyKey
 
+from privfl.budget import Mandate, Purpose
 from privfl.budget.ledger_check import verify_file
-from privfl.runtime.jobs import Job
+from privfl.clock import SystemClock
+from privfl.entropy import SYSTEM
+from privfl.runtime.jobs import Job, submit
 from privfl.secagg import read_transcript, verify_transcript
 from tests.runtime.realm import Realm, realm
 
@@ -36,6 +39,25 @@ def test_processes_train_together(tmp_path: Path) -> None:
         for home in world.trial.sites.values():
             (ledger,) = (home / "ledger").glob("*.db")
             assert verify_file(ledger, None)
+
+
+def test_a_mandate_that_does_not_hold_asks_no_site(tmp_path: Path) -> None:
+    """The coordinator verifies it first: the job fails with the reason, although no site is up to refuse it."""
+    with realm(tmp_path) as world:
+        now = SystemClock().now()
+        stranger = Mandate.sign(
+            SigningKey.generate(SYSTEM),
+            federation="anything",
+            task=bytes(32),
+            purpose=Purpose.TRAINING,
+            expires=now + 60_000,
+            entropy=SYSTEM,
+        )
+        job = submit(world.trial.coordinator, world.task(), now, mandate=stranger.encode())
+        world.start_coordinator()
+        state = world.finished(job)
+        assert (state.state, state.exit_code) == ("failed", 3)
+        assert "not signed by an analyst of this roster" in state.error
 
 
 def test_a_coordinator_killed_again_and_again_finishes(tmp_path: Path) -> None:
