@@ -128,7 +128,8 @@ class PrivacyReport:
         words, lifetime = release.words(delta, charged), task.epsilon_after(charged)
         if past:
             lifetime, unit = _lifetime([*past, (release, charged)], delta)
-            words += f"\nAll {1 + len(past)} runs on these tables together: epsilon {lifetime:.3f} per {unit}."
+            words += f"\nAll {1 + len(past)} runs on these tables together: "
+            words += f"epsilon {lifetime:.3f} at delta {delta:g} per {unit}."
         return cls(
             task.epsilon_after(charged),
             delta,
