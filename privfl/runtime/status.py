@@ -239,7 +239,7 @@ def read_status(path: Path, kind: type[_S]) -> _S:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise Misuse(damaged)
     if found.get("kind") != kind.KIND:
-        raise Misuse(f"{path} is the status of another role; use: privfl {found.get('kind')!a:.40} status")
+        raise Misuse(f"{path} is the status of another role; use: privfl {ascii(found.get('kind'))[1:-1]:.40} status")
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - for readers only
 
     try:
