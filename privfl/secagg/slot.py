@@ -122,7 +122,10 @@ def check_own_rules(announcement: Announcement, rules: Rules, now: int) -> None:
     """Check an announcement against a party's own signed rules and its own clock; raises Refused."""
     a = announcement
     if a.policy != rules.policy:
-        raise Refused("the announcement is made under another policy than this site's")
+        raise Refused(
+            "the announcement is made under another policy than this site's; next step: the site, or the coordinator, "
+            "joins with the version that it lacks"
+        )
     if a.min_survivors < rules.min_survivors:
         raise Refused(f"min_survivors {a.min_survivors} is below this site's policy ({rules.min_survivors})")
     if not (rules.allow_complete if a.complete else rules.allow_voted):
