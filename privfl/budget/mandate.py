@@ -20,7 +20,8 @@ NONCE_BYTES = 16
 class Mandate(Record):
     """One analyst wants one task for one purpose, until ``expires`` (milliseconds since 1970, excluded).
 
-    It says who pays, not how much: every upload under it is charged, and the policy still decides.
+    It says who pays, not how much: every upload under it is charged, and the policy still decides. Until it expires a
+    coordinator may run its task again, in a new epoch, as long as the analyst's cap admits it.
     """
 
     TAG: ClassVar[str] = "mandate"

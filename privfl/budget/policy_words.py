@@ -189,8 +189,9 @@ def _total(policy: Policy) -> Iterator[str]:
             f"{up(found['epsilon_of_all_windows'])} at delta {_exactly(window.lifetime_delta)}."
         )
         yield (
-            f"Over the whole life of the population's ledger, this and every other policy together, the cap is epsilon "
-            f"{_exactly(window.lifetime_epsilon)} at delta {_exactly(window.lifetime_delta)}; it never comes back. "
+            "Under this policy nothing is admitted that would take the whole life of the population's ledger, whatever "
+            f"policies it had before, beyond epsilon {_exactly(window.lifetime_epsilon)} at delta "
+            f"{_exactly(window.lifetime_delta)}; that cap never comes back. "
             f"For life, {_in_words(policy, policy.lifetime)}"
         )
     else:
