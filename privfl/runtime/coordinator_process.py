@@ -27,7 +27,7 @@ from privfl.runtime.coordinator import CoordinatorNode, RoundResult
 from privfl.runtime.fit import Fit, transcript_name
 from privfl.runtime.jobs import Job, JobState, TaskFile, jobs_of
 from privfl.runtime.shelves import FolderShelf
-from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile
+from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile, show_failed_start
 from privfl.runtime.terms import costs_of
 from privfl.runtime.training import STOPPED_EARLY, RunRecord, Setting, Stage, TrainingRun
 from privfl.secagg import Transcript, read_transcript
@@ -382,12 +382,18 @@ def run_coordinator(
         PrivflError: the folder cannot be opened, or the disk does not take what must be durable.
     """
     clock = clock or SystemClock()
-    with CoordinatorHome.open(folder, passphrase, clock.now()) as home:
-        process = CoordinatorProcess(home, clock, pace=pace, after_round=after_round)
-        try:
-            process.serve(stop, once=once)
-        except BaseException as error:
-            why = str(error) if isinstance(error, PrivflError) else type(error).__name__
-            process._update(phase=Phase.FAILED, error=why, force=True)
-            raise
-        process._update(phase=Phase.DONE, waits_for="", force=True)
+    process = None
+    try:
+        with CoordinatorHome.open(folder, passphrase, clock.now()) as home:
+            process = CoordinatorProcess(home, clock, pace=pace, after_round=after_round)
+            try:
+                process.serve(stop, once=once)
+            except BaseException as error:
+                why = str(error) if isinstance(error, PrivflError) else type(error).__name__
+                process._update(phase=Phase.FAILED, error=why, force=True)
+                raise
+            process._update(phase=Phase.DONE, waits_for="", force=True)
+    except PrivflError as error:
+        if process is None:
+            show_failed_start(folder, CoordinatorStatus, error, clock.now())
+        raise

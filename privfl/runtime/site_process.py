@@ -13,13 +13,13 @@ from privfl.clock import Clock, SystemClock
 from privfl.codec import Record
 from privfl.dp import epsilon_of_cost
 from privfl.entropy import SYSTEM, Entropy
-from privfl.errors import Misuse, WireError
+from privfl.errors import Misuse, PrivflError, WireError
 from privfl.homes.ledgers import KnownLedger
 from privfl.homes.site import OpenSite, SiteHome
 from privfl.runtime.alive import Process
 from privfl.runtime.logs import where
 from privfl.runtime.site import SiteNode
-from privfl.runtime.status import NAME, SiteStatus, Stage, StatusFile
+from privfl.runtime.status import NAME, SiteStatus, Stage, StatusFile, show_failed_start
 from privfl.runtime.store import DurableSiteStore
 from privfl.runtime.terms import PolicyTerms
 from privfl.secagg import Upload
@@ -248,17 +248,23 @@ def run_site(
             a store that was found to be an older copy.
     """
     clock = clock or SystemClock()
-    with SiteHome.open(folder, passphrase, clock.now()) as site:
-        process = SiteProcess(site, clock, entropy, checkpoint, answer_after_ms)
-        try:
-            with where(epoch=process.node.machine.epoch):
-                log.info("site %s is up: policy version %d", site.name, site.policy.version)
-            process.serve(stop, idle_ms)
-        except BaseException as error:
-            process.end(str(error) if isinstance(error, Misuse) else type(error).__name__)
-            raise
-        process.end()
-        return process.node.uploads
+    process = None
+    try:
+        with SiteHome.open(folder, passphrase, clock.now()) as site:
+            process = SiteProcess(site, clock, entropy, checkpoint, answer_after_ms)
+            try:
+                with where(epoch=process.node.machine.epoch):
+                    log.info("site %s is up: policy version %d", site.name, site.policy.version)
+                process.serve(stop, idle_ms)
+            except BaseException as error:
+                process.end(str(error) if isinstance(error, Misuse) else type(error).__name__)
+                raise
+            process.end()
+            return process.node.uploads
+    except PrivflError as error:
+        if process is None:
+            show_failed_start(folder, SiteStatus, error, clock.now())
+        raise
 
 
 def acknowledge_rollback(folder: Path, passphrase: str, now: int, why: str, *, entropy: Entropy = SYSTEM) -> str:

@@ -12,12 +12,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from privfl.errors import Misuse
+from privfl.errors import Misuse, PrivflError
+from privfl.homes.lock import holder
 from privfl.runtime.alive import Process
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "StatusFile",
     "life",
     "read_status",
+    "show_failed_start",
 ]
 
 log = logging.getLogger("privfl.status")
@@ -247,6 +249,23 @@ def read_status(path: Path, kind: type[_S]) -> _S:
     except (ValidationError, ValueError):
         raise Misuse(damaged) from None
     return status
+
+
+def show_failed_start(folder: Path, kind: type[_S], error: PrivflError, now: int) -> None:
+    """Let the status of the last run say that the next one did not start, for monitors.
+
+    A run that works in ``folder`` keeps its own, and a folder without a status gets none.
+    """
+    try:
+        last = read_status(folder / NAME, kind)
+        if holder(folder) is not None:
+            return
+    except PrivflError:
+        return
+    why = str(error) if isinstance(error, Misuse) else f"{type(error).__name__}: it did not start; see privfl doctor"
+    stage: dict[str, Any] = {"stage": Stage.FAILED} if isinstance(last, SiteStatus) else {"phase": Phase.FAILED}
+    failed = replace(last, process=Process.present(now), since=now, waits_for="", error=why, **stage)
+    StatusFile(folder / NAME).write(failed, force=True)
 
 
 def life(status: Status) -> Life:

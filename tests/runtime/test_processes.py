@@ -6,13 +6,18 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from privfl_keys import SigningKey, VerifyKey
 
 from privfl.budget import Mandate, Purpose
 from privfl.budget.ledger_check import verify_file
 from privfl.clock import SystemClock
 from privfl.entropy import SYSTEM
+from privfl.errors import Misuse, PrivflError
+from privfl.runtime.coordinator_process import run_coordinator
 from privfl.runtime.jobs import Job, submit
+from privfl.runtime.site_process import run_site
+from privfl.runtime.status import CoordinatorStatus, SiteStatus, life, read_status
 from privfl.secagg import read_transcript, verify_transcript
 from tests.runtime.realm import Realm, realm
 
@@ -58,6 +63,33 @@ def test_a_mandate_that_does_not_hold_asks_no_site(tmp_path: Path) -> None:
         state = world.finished(job)
         assert (state.state, state.exit_code) == ("failed", 3)
         assert "not signed by an analyst of this roster" in state.error
+
+
+def test_a_start_that_failed_shows_in_the_status(tmp_path: Path) -> None:
+    """A monitor must not go on reading that the last run ended well; whoever works in the folder keeps its own."""
+    with realm(tmp_path) as world:
+        north, hub, right = world.trial.sites["north"], world.trial.coordinator, world.trial.passphrase
+        with pytest.raises(PrivflError):
+            run_site(north, "wrong", stop=lambda: True)
+        assert not (north / "status.json").exists()
+        run_site(north, right, stop=lambda: True)
+        run_coordinator(hub, right, stop=lambda: True)
+        with pytest.raises(PrivflError):
+            run_site(north, "wrong", stop=lambda: True)
+        with pytest.raises(PrivflError):
+            run_coordinator(hub, "wrong", stop=lambda: True)
+        site = read_status(north / "status.json", SiteStatus)
+        coordinator = read_status(hub / "status.json", CoordinatorStatus)
+        assert life(site) == life(coordinator) == "failed"
+        assert "the passphrase does not open" in site.error
+        assert "the passphrase does not open" in coordinator.error
+        child = world.start_site("north")
+        while read_status(north / "status.json", SiteStatus).process.pid != child:
+            assert world.alive("north")
+            time.sleep(0.01)
+        with pytest.raises(Misuse, match="another process"):
+            run_site(north, right, stop=lambda: True)
+        assert read_status(north / "status.json", SiteStatus).process.pid == child
 
 
 def test_a_coordinator_killed_again_and_again_finishes(tmp_path: Path) -> None:

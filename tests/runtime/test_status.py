@@ -195,7 +195,7 @@ def test_no_status_and_the_other_role_s(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="privfl site run"):
         read_status(path, SiteStatus)
     StatusFile(path).write(HUB)
-    with pytest.raises(Misuse, match="'coordinator' status"):
+    with pytest.raises(Misuse, match="privfl coordinator status"):
         read_status(path, SiteStatus)
     with pytest.raises(Misuse, match="cannot be read"):
         read_status(tmp_path, SiteStatus)
