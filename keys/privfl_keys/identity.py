@@ -59,7 +59,7 @@ def check_fingerprint(key: VerifyKey, spoken: str) -> None:
     """
     if re.sub(r"[\s-]", "", spoken) != fingerprint(key).replace(" ", ""):
         raise Unverified(
-            "the fingerprint read aloud is not that of this key; do not enrol it, and ask the site to "
+            "the fingerprint read aloud is not that of this key; do not enrol it, and ask its owner to "
             "send its request again over another channel"
         )
 

@@ -78,7 +78,8 @@ def build_record(
         present = {site: present[site] for site in kept}
     if len(present) < roster.corrupt_bound + 2:
         raise Refused(
-            f"only {len(present)} sites confirmed their pair keys; an epoch needs at least {roster.corrupt_bound + 2}"
+            f"only {len(present)} sites confirmed their pair keys; an epoch needs at least "
+            f"{roster.corrupt_bound + 2}; next step: see why at the sites and in the coordinator's log, and try again"
         )
     members, corrupt, threshold = committee_of(roster, tuple(present))
     ordered = tuple(present[site] for site in sorted(present))
