@@ -27,7 +27,7 @@ def fit() -> Fit:
 
 
 def test_the_model_is_an_estimator_on_raw_columns(fit: Fit) -> None:
-    """It predicts the declared classes from a raw table, and its score is the last one of the held-out frame, but for rounding."""
+    """It predicts the declared classes from a raw table; its score is the held-out frame's last, but for rounding."""
     rows = HELD[["dose", "age"]]
     assert set(fit.model.predict(rows)) <= {False, True}
     assert list(fit.model.feature_names_in_) == ["dose", "age"]
