@@ -41,7 +41,8 @@ def show(path: Path, book: Book, last: int) -> None:
         table.add_row(*(Text(cell) for cell in (*cells, _number(so_far.get(entry.seq)))))
     console.print(table)
     _show_totals(console, book)
-    console.print(Text(f"\nEpsilon over time (* spent, - budget)\n{text_plot(book)}"))
+    width = max(36, min(60, console.width - 9))  # below that the two dates do not fit
+    console.print(Text(f"\nEpsilon over time (* spent, - budget)\n{text_plot(book, width)}"))
 
 
 def _show_totals(console: Console, book: Book) -> None:

@@ -8,12 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from privfl.budget import Ledger, Limits, Purpose, read_ledger
+from privfl.cli.ledger import app
 from privfl.dp import Unit
 from tests.budget.ledgers import KEY, OTHER, POLICY, START, budget, charge, made, rewrite
 from tests.budget.rounds import rounds
-from tests.cli.support import Ran, called, process
+from tests.cli.support import Ran, called, environment, process
 from tests.harness import Harness
 
 Patch = pytest.MonkeyPatch
@@ -63,6 +65,14 @@ def test_show_a_site(site: Path) -> None:
     assert "Budget: epsilon 5, mu^2 100." in ran.out
     assert "Epsilon over time" in ran.out
     assert ran.out.count("*") >= 60
+
+
+def test_the_plot_fits_a_narrow_terminal(site: Path) -> None:
+    """No line of it is broken in two."""
+    env = {**environment(), "COLUMNS": "50"}
+    lines = CliRunner().invoke(app, ["show", str(site)], env=env).output.split("Epsilon over time")[1].splitlines()
+    (axis,) = (line for line in lines if "+--" in line)
+    assert axis.strip() == "+" + "-" * 41
 
 
 def test_show_as_json(site: Path, ledger: Command) -> None:
