@@ -99,6 +99,8 @@ def sign_mandate(
     from privfl.runtime.coordinator_process import compile_task  # noqa: PLC0415
     from privfl.runtime.jobs import read_task  # noqa: PLC0415
 
+    if out.exists():
+        raise Misuse(f"{out} is there already and stays as it is; give another name with --out")
     asked, schema = read_task(task)
     members = read_rosters(roster)[-1].roster
     agreed = read_policy(policy).verify(members, now())

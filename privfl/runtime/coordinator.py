@@ -115,7 +115,7 @@ class CoordinatorNode:
         )
         self._state, self._clock, self._patience = state, clock, patience_ms
         self._post = Post(party, mailbox, entropy, peer_role="site", clock=clock)
-        self.desk = Desk(self._post, clock, patience_ms, grace_ms, quiet, self.save, changed)
+        self.desk = Desk(self._post, clock, patience_ms, grace_ms, quiet, self.save, changed, party.roster)
         self.last_abort = ""
         self.convicted: dict[bytes, str] = {}  # dealers whose own shares contradict their header, and how
 

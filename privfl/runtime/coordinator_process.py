@@ -311,7 +311,7 @@ class CoordinatorProcess:
                     view.seen.get(site),
                     site in view.sizes,
                     late=site in waiting and phase is Phase.COLLECTING and bool(view.answered),
-                    refused=view.refused.get(site, ""),
+                    refused=view.refused.get(site) or view.apart.get(site, ""),
                     bytes_sent=view.sizes.get(site, 0),
                 )
                 for site, name in self.names.items()

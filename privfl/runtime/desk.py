@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from privfl_keys import Roster
+
 from privfl.clock import Clock
 from privfl.codec import Record
-from privfl.errors import PrivflError, StorageError, WireError
-from privfl.runtime.post import Ping, Post, Received, Refusal
+from privfl.errors import Malformed, PrivflError, StorageError, WireError
+from privfl.runtime.post import Hello, Ping, Post, Received, Refusal
 from privfl.secagg import Equivocation
 
 __all__ = ["Desk", "Take", "View"]
@@ -29,6 +31,7 @@ class View:
         asked, answered: sites of the running phase. refused: site → reason. sizes: bytes of an upload by site.
         seen: when each site was last heard of, milliseconds since 1970.
         hello: sites that said so and are waiting for the next epoch.
+        apart: sites that run under another roster or policy than the coordinator, and which.
     """
 
     phase: str = "idle"
@@ -41,6 +44,7 @@ class View:
     sizes: dict[bytes, int] = field(default_factory=dict)
     seen: dict[bytes, int] = field(default_factory=dict)
     hello: set[bytes] = field(default_factory=set)
+    apart: dict[bytes, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Desk:
         patience_ms: how long a phase may wait for the last sites. grace_ms: once as many have answered as are
             needed, the others get this long, or as long as those took.
         quiet: whether an empty mailbox ends a phase early.
+        roster: in force here, to tell sites that run under another.
         commit: makes what was taken in durable, before it is acknowledged. changed: called when the view has.
     """
 
@@ -61,6 +66,7 @@ class Desk:
     quiet: bool
     commit: Callable[[], None]
     changed: Callable[[], None]
+    roster: Roster | None = None
     view: View = field(default_factory=View)
     evidence: list[tuple[bytes, bytes]] = field(default_factory=list)
     _silent: set[bytes] = field(default_factory=set)  # did not answer the last time: nobody waits for them
@@ -82,6 +88,7 @@ class Desk:
         self._silent.discard(received.sender)
         if received.kind == "hello":
             self.view.hello.add(received.sender)
+            self._compared(received)
             self._late = {key: value for key, value in self._late.items() if key[1] != received.sender}
 
     def _missed(self, kind: str, site: bytes) -> None:
@@ -100,6 +107,19 @@ class Desk:
     def _excused(self, kind: str, site: bytes) -> bool:
         """Whether nobody waits for this site; asked anew each time, for it may have started again meanwhile."""
         return site in self._silent or self._late.get((kind, site), (0, 0))[1] > 0
+
+    def _compared(self, received: Received) -> None:
+        """Say once of a site that it runs under another roster; nothing that it then sends can be used."""
+        site, own = received.sender, self.roster
+        try:
+            theirs = Hello.decode(received.payload)
+        except Malformed:
+            return
+        if own is None or theirs.roster == own.hash:
+            self.view.apart.pop(site, None)
+        elif site not in self.view.apart:
+            self.view.apart[site] = f"runs under another roster than version {own.version}; it needs: privfl site join"
+            log.warning("site %s %s", own.member(site).name, self.view.apart[site])
 
     def exchange(
         self,

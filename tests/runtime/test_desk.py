@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import pytest
+
 from privfl.runtime.desk import Desk
-from privfl.runtime.post import Ping, Post, Received
-from tests.runtime.support import FixedClock
+from privfl.runtime.post import Hello, Ping, Post, Received
+from tests.runtime.support import FixedClock, federation
 
 SITES = tuple(bytes([at]) * 32 for at in range(10))
 SLOW = SITES[4]
@@ -105,3 +107,21 @@ def test_a_site_that_was_late_once_is_back_when_it_is_as_quick_as_the_others_or_
     sites.takes[SLOW] = 2 * USUAL
     taken = [SLOW in ask(one, sites)[1] for _ in range(8)]
     assert taken == [False] * 4 + [True] * 4
+
+
+def test_a_site_under_another_roster_is_told_from_a_silent_one(caplog: pytest.LogCaptureFixture) -> None:
+    """Its greeting names the roster; said once, taken back when it has joined anew; what is no greeting is ignored."""
+    fed = federation(3)
+    node, (site, *_) = fed._coordinator, sorted(fed._sites)
+
+    def greeted(payload: bytes) -> None:
+        node.desk._heard(Received(site, "hello", bytes(16), b"", payload, (), lambda ref: b""))
+
+    greeted(b"no greeting")
+    assert node.view.apart == {}
+    for _ in range(2):
+        greeted(Hello(bytes(32), bytes(32), 0).encode())
+    assert "another roster than version 1" in node.view.apart[site]
+    assert sum("another roster" in record.message for record in caplog.records) == 1
+    greeted(Hello(fed.roster.hash, bytes(32), 0).encode())
+    assert node.view.apart == {}
