@@ -86,8 +86,9 @@ class PrivacyReport:
     """What a run cost and on which assumptions the figure rests.
 
     Attributes:
-        epsilon, delta: of everything that was uploaded, aborted attempts included; infinite without noise.
-        uploads: charged per site. planned: what the budget was calibrated for.
+        epsilon, delta: of everything that was asked for, aborted and refused attempts included, so never less than
+            what any site was charged; its own ledger has the exact figure. Infinite without noise.
+        uploads: asked for per site. planned: what the budget was calibrated for.
         fallback_epsilon: if every other site colludes with the coordinator.
         spent: ε by site, from each site's own account of this run.
         runs, lifetime_epsilon: runs of the federation on these tables so far, this one included, and the ε of all

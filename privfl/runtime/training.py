@@ -202,22 +202,18 @@ class TrainingRun:
             stage.revive()
             return self._journal(self.record(), None) if self._journal else None
 
-        try:
-            result = stage.coordinator.run_round(
-                task,
-                task.model_bytes(self.state),
-                setting.policy,
-                number,
-                complete=setting.complete,
-                min_survivors=setting.least,
-                attempts=left,
-                first=self._attempt,
-                mandate=setting.mandate,
-                on_attempt=counted,
-            )
-        except Refused:
-            self.charged -= 1  # every site refused: none was charged for this attempt
-            raise
+        result = stage.coordinator.run_round(
+            task,
+            task.model_bytes(self.state),
+            setting.policy,
+            number,
+            complete=setting.complete,
+            min_survivors=setting.least,
+            attempts=left,
+            first=self._attempt,
+            mandate=setting.mandate,
+            on_attempt=counted,
+        )
         self.state = task.update(self.state, result.total, len(result.survivors))
         self._attempt, self._in_epoch = 0, self._in_epoch + 1
         self.transcripts.append(result.transcript)

@@ -128,7 +128,8 @@ def test_sites_whose_own_account_is_full_refuse(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(MemoryAccount, "reserve", tight)
     fit = fed.train(SPEC, **{**QUICK, "rounds": 5})
-    assert fit.rounds == fit.privacy.uploads == 2  # what everybody refused was charged to nobody
+    assert fit.rounds == 2
+    assert fit.privacy.uploads == 3  # a refusal may have come after a charge: what was asked for counts
     assert fit.stopped == "stopped early: every site refused round 3: nothing is left"
     assert {len(found) for found in charged(fed).values()} == {2}
     monkeypatch.setattr(
