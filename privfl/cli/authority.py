@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from privfl.cli.roles import AsJson, Federation, Folder, PassphraseFile, now, passphrase, tell
+from privfl.cli.roles import AsJson, Federation, Folder, PassphraseFile, now, passphrase, quoted, tell
 from privfl.errors import Misuse, PrivflError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def init(
         f"The authority of {federation}: its key is in {folder}, the public half in {public}",
         f"Fingerprint: {config.fingerprint}",
         "Next: publish this fingerprint where members can check it (a letter, a contract, a meeting), then approve "
-        f"their requests with: privfl authority approve {folder} REQUEST...",
+        f"their requests with: privfl authority approve {quoted(folder)} REQUEST...",
     )
 
 
@@ -83,7 +83,7 @@ def approve(
         as_json,
         {"approved": [{"name": member.name, "roles": list(member.roles)} for member in members]},
         *(f"approved: {member.name} ({', '.join(member.roles)})" for member in members),
-        f"Next: when all are approved, sign a roster with: privfl authority roster {folder}",
+        f"Next: when all are approved, sign a roster with: privfl authority roster {quoted(folder)}",
     )
 
 
@@ -119,7 +119,7 @@ def revoke(
         as_json,
         {"revoked": member.name, "why": why},
         f"revoked: {member.name}",
-        f"Next: sign a roster within the day with: privfl authority roster {folder}, and hand it to everyone",
+        f"Next: sign a roster within the day with: privfl authority roster {quoted(folder)}, and hand it to everyone",
     )
 
 

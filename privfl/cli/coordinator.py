@@ -18,6 +18,7 @@ from privfl.cli.roles import (
     named,
     now,
     passphrase,
+    quoted,
     tell,
 )
 
@@ -49,7 +50,7 @@ def init(
         f"{config.name} (coordinator) in {federation}: key and request are in {folder}; the wire is {config.wire}",
         f"Fingerprint: {config.fingerprint}",
         f"Next: send {folder / 'request'} to the authority and read this fingerprint aloud, from this screen, when it "
-        f"calls; with roster and policy in hand: privfl coordinator join {folder} --roster ROSTERS "
+        f"calls; with roster and policy in hand: privfl coordinator join {quoted(folder)} --roster ROSTERS "
         "--authority FINGERPRINT --policy POLICY",
     )
 
@@ -86,5 +87,5 @@ def join(
         f"joined {roster.federation}: roster version {roster.version}, policy version {joined.policy.version}",
         f"Authority pinned here: {held}",
         f"Next, when the sites run: privfl train TASK --coordinator {folder}, or, to serve task after task: "
-        f"privfl coordinator run {folder}",
+        f"privfl coordinator run {quoted(folder)}",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from privfl.cli import ledger_show
+from privfl.cli.roles import quoted
 from privfl.errors import Malformed, Misuse, Unverified
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def export(
         typer.echo(json.dumps({"file": str(out), "bytes": len(data), **report.summary()}))
         return
     typer.echo(f"{out}: {len(report.book.entries)} entries, {len(data)} bytes. It holds no secret.")
-    typer.echo(f"Check it with: privfl ledger verify {out}")
+    typer.echo(f"Check it with: privfl ledger verify {quoted(out)}")
 
 
 def _files(target: Path) -> list[Path]:
@@ -135,7 +136,7 @@ def _files(target: Path) -> list[Path]:
     if found:
         return found
     if site:
-        raise Misuse(f"{target} has no ledger yet; the first join makes it: privfl site join {target}")
+        raise Misuse(f"{target} has no ledger yet; the first join makes it: privfl site join {quoted(target)}")
     if any(target.glob("*.transcript")):
         raise Misuse(f"{target} holds transcripts and no ledger; give --transcripts before each such folder")
     raise Misuse(f"there is no ledger in {target}; a site's folder has one in ledger/ once it has joined")

@@ -22,6 +22,7 @@ from privfl.cli.policy_draft import (
     pairs,
     scalar,
 )
+from privfl.cli.roles import quoted
 from privfl.clock import SystemClock
 from privfl.errors import Misuse
 
@@ -118,7 +119,7 @@ def new(
     if as_json:
         typer.echo(json.dumps({"policy": str(file), "version": policy.version, "hash": policy.hash.hex()}))
     else:
-        typer.echo(f"Wrote {file}. Read it, change it, and see what it means: privfl policy explain {file}")
+        typer.echo(f"Wrote {file}. Read it, change it, and see what it means: privfl policy explain {quoted(file)}")
 
 
 def _complete(answers: Answers, yes: bool) -> Policy:

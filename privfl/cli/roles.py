@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ __all__ = [
     "named",
     "now",
     "passphrase",
+    "quoted",
     "tell",
 ]
 
@@ -66,6 +68,11 @@ def passphrase(folder: Path, file: Path | None, *, found: bool = False) -> str:
 
     new = not (folder / KEYS).exists()
     return "" if new and not found else ask_passphrase(file, new=new)
+
+
+def quoted(path: object) -> str:
+    """A path as it can be pasted into a shell; only one with a space or the like changes."""
+    return shlex.quote(str(path))
 
 
 def tell(as_json: bool, fields: dict[str, Any], *lines: str) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from privfl.cli import status
-from privfl.cli.roles import AsJson, Folder, PassphraseFile, now, passphrase, tell
+from privfl.cli.roles import AsJson, Folder, PassphraseFile, now, passphrase, quoted, tell
 
 __all__ = ["LogFormat", "LogLevel", "Stop", "add_to_coordinator", "add_to_site", "logging_to"]
 
@@ -149,7 +149,7 @@ def acknowledge(
         as_json,
         {"acknowledged": lost},
         f"acknowledged: {lost}; this site takes part again from the next epoch",
-        f"Next: privfl site run {folder}",
+        f"Next: privfl site run {quoted(folder)}",
     )
 
 

@@ -21,6 +21,7 @@ from privfl.cli.roles import (
     named,
     now,
     passphrase,
+    quoted,
     tell,
 )
 from privfl.errors import Misuse
@@ -85,7 +86,7 @@ def _asked(folder: Path, name: str, federation: str, fingerprint: str, as_json: 
         f"{name} (site) in {federation}: key and request are in {folder}",
         f"Fingerprint: {fingerprint}",
         f"Next: send {path} to the authority and read this fingerprint aloud, from this screen, when it calls; with "
-        f"roster and policy in hand: privfl site join {folder} --roster ROSTERS --authority FINGERPRINT "
+        f"roster and policy in hand: privfl site join {quoted(folder)} --roster ROSTERS --authority FINGERPRINT "
         "--policy POLICY --wire WIRE --data TABLE --schema SCHEMA",
     )
 
@@ -119,7 +120,11 @@ def join(
         folder, word, now(), rosters=rosters, authority=authority, policy=policy, wire=wire, table=wanted
     )
     membership, config = joined.membership, joined.config
-    then = f"privfl site run {folder}" if config.data else f"privfl site data {folder} TABLE --schema SCHEMA"
+    then = (
+        f"privfl site run {quoted(folder)}"
+        if config.data
+        else f"privfl site data {quoted(folder)} TABLE --schema SCHEMA"
+    )
     _told(joined, as_json, f"joined {config.federation}", f"Authority pinned here: {_held(joined)}", then=then)
     _warn(joined, membership.policy.valid_from_at)
 
@@ -143,7 +148,7 @@ def data(
     wanted = _table(table, schema, kind, allow_empty)
     assert wanted is not None
     bound = SiteHome.bind(folder, passphrase(folder, passphrase_file), now(), wanted)
-    _told(bound, as_json, f"bound to {folder}: {table}", then=f"privfl site run {folder}")
+    _told(bound, as_json, f"bound to {folder}: {table}", then=f"privfl site run {quoted(folder)}")
 
 
 def _table(path: Path | None, schema: Path | None, kind: Kind | None, allow_empty: bool) -> Table | None:
@@ -203,5 +208,5 @@ def ledger(folder: Folder, as_json: AsJson = False) -> None:
 
     SiteConfig.read(folder)
     if not (folder / LEDGER).is_dir():
-        raise Misuse(f"{folder} has no ledger yet; the first join makes it: privfl site join {folder}")
+        raise Misuse(f"{folder} has no ledger yet; the first join makes it: privfl site join {quoted(folder)}")
     show(folder / LEDGER, as_json=as_json)

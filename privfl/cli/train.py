@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from privfl.cli.roles import AsJson, PassphraseFile, now, passphrase, tell
+from privfl.cli.roles import AsJson, PassphraseFile, now, passphrase, quoted, tell
 from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Stop
 from privfl.errors import Malformed, Misuse, PrivflError, RoundAborted
 
@@ -65,8 +65,8 @@ def train(
                 _here(job, home, (gather, patience, grace), log_level, quiet=as_json)
         except KeyboardInterrupt:
             sys.stderr.write(
-                f"\ntask {job.id} goes on with: privfl coordinator run {coordinator}\n"
-                f"or is dropped with: privfl coordinator cancel {coordinator} {job.id}\n"
+                f"\ntask {job.id} goes on with: privfl coordinator run {quoted(coordinator)}\n"
+                f"or is dropped with: privfl coordinator cancel {quoted(coordinator)} {job.id}\n"
             )
             raise
     if _show(job, as_json):
@@ -144,7 +144,7 @@ def _tell_queued(job: Job, coordinator: Path, running: bool, as_json: bool) -> N
         return
     typer.echo(f"task {job.id} is in the queue of {coordinator}")
     if not running:
-        typer.echo(f"Next: privfl coordinator run {coordinator}")
+        typer.echo(f"Next: privfl coordinator run {quoted(coordinator)}")
 
 
 def _here(job: Job, home: OpenCoordinator, pace: tuple[float, float, float], level: LogLevel, *, quiet: bool) -> None:
@@ -175,7 +175,7 @@ def _follow(job: Job, coordinator: Path) -> None:
             if holder(coordinator) is None and not job.state().over:
                 raise Misuse(
                     f"the coordinator on {coordinator} has stopped; task {job.id} goes on with: "
-                    f"privfl coordinator run {coordinator}"
+                    f"privfl coordinator run {quoted(coordinator)}"
                 )
             bar.look()
             time.sleep(0.1)
@@ -229,5 +229,5 @@ def _show(job: Job, as_json: bool) -> bool:
     table.add_row("privacy", report["words"] if epsilon is not None else "none: sums without noise")
     table.add_row("result", str(job.result))
     console.print(table)
-    console.print(f"Check it: privfl transcript verify {job.result / 'transcripts'}", soft_wrap=True)
+    console.print(f"Check it: privfl transcript verify {quoted(job.result / 'transcripts')}", soft_wrap=True)
     return bool(summary["stopped_early"])

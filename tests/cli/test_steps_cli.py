@@ -74,3 +74,14 @@ def test_what_is_no_mandate_is_not_queued(
 def test_missed_rounds_in_words(dropped: dict[str, list[str]], words: dict[str, str]) -> None:
     """One line for each site, in the order of rounds and not of their spelling."""
     assert missing(dropped) == words
+
+
+def test_a_next_step_can_be_pasted_where_a_path_has_spaces(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that is offered names the folder as a shell reads it."""
+    monkeypatch.setenv("PRIVFL_PASSPHRASE", "correct horse battery staple")
+    folder = tmp_path / "north wing"
+    ran = called(capfd, monkeypatch, "authority", "init", folder, "--federation", "trial")
+    assert ran.code == 0, ran.err
+    assert f"privfl authority approve '{folder}' REQUEST" in " ".join(ran.out.split())
