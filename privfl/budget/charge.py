@@ -72,6 +72,7 @@ class Charge:
         trust: whose noise the costs rest on; None without noise.
         what: public words for people, e.g. ``"logistic 'malignant', round 3, attempt 0"``.
         policy: hash of the policy that permitted it.
+        mandate: of an analyst, its 16-byte nonce and how many uploads it is for; None where none was shown.
     """
 
     reference: bytes
@@ -81,6 +82,7 @@ class Charge:
     trust: Trust | None = None
     what: str = ""
     policy: bytes = bytes(32)
+    mandate: tuple[bytes, int] | None = None
 
 
 class Account(Protocol):

@@ -17,7 +17,18 @@ from privfl_keys import SigningKey
 from privfl.budget.charge import Charge, Purpose
 from privfl.budget.ledger_book import Book
 from privfl.budget.ledger_chain import Chain
-from privfl.budget.ledger_entries import FORMAT, NO_HASH, Anchor, Entry, Kind, Opening, Sealed, Stated, cost_rows
+from privfl.budget.ledger_entries import (
+    FORMAT,
+    NO_HASH,
+    Anchor,
+    Entry,
+    Kind,
+    Mandated,
+    Opening,
+    Sealed,
+    Stated,
+    cost_rows,
+)
 from privfl.budget.ledger_file import create_file
 from privfl.budget.limits import Limits
 from privfl.dp import Cost, Unit
@@ -183,6 +194,7 @@ class Ledger:
                 what=charge.what,
                 trust=charge.trust.value if charge.trust else "",
                 costs=cost_rows(charge.costs),
+                detail=b"" if charge.mandate is None else Mandated(*charge.mandate).encode(),
             )
         return self.head
 

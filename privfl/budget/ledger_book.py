@@ -242,7 +242,7 @@ _CHARGE = frozenset({"reference", "purpose", "analyst", "what", "trust", "costs"
 _CLOSING = frozenset({"reference", "what"})
 _RULES = {
     Kind.POLICY: frozenset({"detail"}),
-    Kind.RESERVE: _CHARGE,
+    Kind.RESERVE: _CHARGE | {"detail"},
     Kind.SETTLE: _CLOSING,
     Kind.BURN: _CLOSING,
     Kind.REFUND: _CLOSING,

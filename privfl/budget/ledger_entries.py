@@ -79,6 +79,15 @@ class Opening(Record):
 
 
 @dataclass(frozen=True)
+class Mandated(Record):
+    """Under which mandate something was charged; its analyst is the entry's."""
+
+    TAG: ClassVar[str] = "mandated"
+    nonce: Annotated[bytes, Bounds(16, 16)]
+    uploads: Uint32
+
+
+@dataclass(frozen=True)
 class Stated(Record):
     """A policy's limits in public numbers: what a reader needs, and all that a verifier needs.
 
@@ -164,7 +173,7 @@ class Entry(Record):
         reference: H0 of the slot, for kinds that concern one; else empty.
         purpose, analyst, what, trust, costs: of the charge; costs are (unit, μ², δ′), sorted by unit.
         policy: hash of the policy in force; zeros before the first.
-        detail: an encoded :class:`Opening` or :class:`Stated`, else empty.
+        detail: an encoded :class:`Opening`, :class:`Stated` or, of a charge, :class:`Mandated`; else empty.
     """
 
     TAG: ClassVar[str] = "ledger entry"
@@ -201,7 +210,9 @@ class Entry(Record):
             raise Malformed(f"its charge is not well stated: {error}") from None
         if [unit for unit, _, _ in self.costs] != sorted(costs) or len(self.reference) != 32:
             raise Malformed("its costs are not sorted by unit, or it names no slot")
-        return Charge(self.reference, purpose, self.analyst, costs, trust, self.what, self.policy)
+        under = Mandated.decode(self.detail) if self.detail else None
+        mandate = None if under is None else (under.nonce, under.uploads)
+        return Charge(self.reference, purpose, self.analyst, costs, trust, self.what, self.policy, mandate)
 
 
 def cost_rows(costs: Mapping[Unit, Cost]) -> tuple[tuple[str, str, str], ...]:

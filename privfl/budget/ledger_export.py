@@ -81,6 +81,8 @@ def _entry_json(entry: Entry, sealed: Sealed) -> dict[str, Any]:
             words[name] = getattr(entry, name)
     if entry.kind == Kind.RESERVE:
         words["costs"] = {unit: [mu2, delta] for unit, mu2, delta in entry.costs}
+        if (mandate := entry.charge.mandate) is not None:
+            words["mandate"] = {"nonce": mandate[0].hex(), "uploads": mandate[1]}
     if entry.reference:
         words["reference"] = entry.reference.hex()
     if entry.kind == Kind.OPEN:

@@ -99,6 +99,11 @@ class Limits:
             Refused: no such purpose or analyst in the policy, or no finite cost.
         """
         self._check_named(charge)
+        if charge.mandate is not None and spent.under(charge.analyst, charge.mandate[0]) >= charge.mandate[1]:
+            raise BudgetExceeded(
+                f"the mandate of {charge.analyst!a:.80} is for {charge.mandate[1]} uploads of a site, and this one has "
+                "made them; next step: the analyst signs a new one (privfl mandate)"
+            )
         cost = self.price(charge)
         if self.noiseless:
             return cost

@@ -20,8 +20,8 @@ NONCE_BYTES = 16
 class Mandate(Record):
     """One analyst wants one task for one purpose, until ``expires`` (milliseconds since 1970, excluded).
 
-    It says who pays, not how much: every upload under it is charged, and the policy still decides. Until it expires a
-    coordinator may run its task again, in a new epoch, as long as the analyst's cap admits it.
+    It is for one run: each site makes at most as many uploads under it as the task plans, and its ledger counts them.
+    Every one is charged to the analyst, and the policy still decides.
     """
 
     TAG: ClassVar[str] = "mandate"

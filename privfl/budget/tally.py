@@ -27,6 +27,7 @@ class _Event:
     time: int
     scopes: tuple[_Scope, ...]
     amounts: tuple[tuple[Unit, int, int, int, int], ...]  # unit, μ² local, μ² distributed, δ′, 1 if without end
+    mandate: tuple[str, bytes] | None  # analyst and nonce
 
     @classmethod
     def of(cls, charge: Charge, time: int) -> _Event:
@@ -40,7 +41,8 @@ class _Event:
             local = charge.trust is Trust.LOCAL
             amounts.append((unit, mu2 if local else 0, 0 if local else mu2, delta, 0))
         scopes = (_ALL, ("purpose", str(charge.purpose)), ("analyst", charge.analyst))
-        return cls(time, scopes, tuple(amounts))
+        mandate = None if charge.mandate is None else (charge.analyst, charge.mandate[0])
+        return cls(time, scopes, tuple(amounts), mandate)
 
 
 def _whole(value: Fraction) -> int:
@@ -103,6 +105,7 @@ class Tally:
         self._window = window_ms
         self._events: list[_Event | None] = []  # None: taken back
         self._at: dict[bytes, int] = {}
+        self._mandates: dict[tuple[str, bytes], int] = defaultdict(int)
         self._recent, self._start = Sums(), 0  # the live events from _start on are those in _recent
 
     def add(self, charge: Charge, time: int) -> None:
@@ -110,6 +113,8 @@ class Tally:
         event = _Event.of(charge, time)
         self._at[charge.reference] = len(self._events)
         self._events.append(event)
+        if event.mandate is not None:
+            self._mandates[event.mandate] += 1
         self.life.count(event, 1)
         self._recent.count(event, 1)
 
@@ -119,9 +124,15 @@ class Tally:
         event, self._events[at] = self._events[at], None
         if event is None:
             raise Misuse("this charge was taken back already")
+        if event.mandate is not None:
+            self._mandates[event.mandate] -= 1
         self.life.count(event, -1)
         if at >= self._start:
             self._recent.count(event, -1)
+
+    def under(self, analyst: str, nonce: bytes) -> int:
+        """How many charges were made under one mandate."""
+        return self._mandates.get((analyst, nonce), 0)
 
     def slide(self, window_ms: int | None) -> None:
         """Give the window another length; the past is counted anew in it."""

@@ -85,8 +85,8 @@ def sign_mandate(
 ) -> None:
     """Sign, as an analyst, for exactly the TASK: every upload under it is charged to the analyst's cap.
 
-    The sites check the signature against the roster. It holds for any number of runs of that task until it expires.
-    Without a mandate a task counts as the coordinator's own.
+    The sites check the signature against the roster. It is for one run: as many uploads of each site as the
+    task plans. Without a mandate a task counts as the coordinator's own.
 
     Example: privfl mandate task.yaml --analyst alice --roster rosters --policy policy.signed
     """

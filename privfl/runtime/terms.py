@@ -156,16 +156,19 @@ class PolicyTerms:
         """See :class:`Permission`."""
         a = announcement
         check_shape(a, task)
-        analyst, purpose = roster.member(a.coordinator).name, Purpose.TRAINING
+        analyst, purpose, under = roster.member(a.coordinator).name, Purpose.TRAINING, None
         if mandate:
-            analyst, purpose = Mandate.decode(mandate).verify(roster, a.task, now)
+            signed = Mandate.decode(mandate)
+            analyst, purpose = signed.verify(roster, a.task, now)
+            under = signed.nonce, task.uploads  # for one run, however often a coordinator begins it anew
         if purpose is not Purpose.TRAINING:
             raise Refused(f"the mandate is for {purpose} and the task is one of training")
         self.policy.examine(proposal_of(roster, a, task, purpose, analyst), now)
         if task.release is not None:
             check_release(task.release, a, roster)
         trust = task.release.trust if task.release else None
-        return Charge(a.h0, purpose, analyst, costs_of(task.release), trust, words_of(task, a), self.policy.hash)
+        words = words_of(task, a)
+        return Charge(a.h0, purpose, analyst, costs_of(task.release), trust, words, self.policy.hash, under)
 
 
 def proposal_of(roster: Roster, a: Announcement, task: Task, purpose: Purpose, analyst: str) -> Proposal:
