@@ -151,7 +151,7 @@ def test_runs_on_the_same_tables_add_up_in_the_report() -> None:
     assert once.runs == 1
     twice = PrivacyReport.of(task, 10, {}, [(task.release, 10)])
     assert twice.epsilon == once.epsilon < twice.lifetime_epsilon == task.epsilon_after(20)
-    assert f"{twice.lifetime_epsilon:.3f} per record" in twice.words
+    assert f"{twice.lifetime_epsilon:.3f} at delta 1e-05 per record" in twice.words
     assert "over all 2 runs" in repr(twice)
     whole = Averaging(label="y", estimator=Ridge()).compile(schema_of(0), epsilon=8.0, delta=1e-5, sites=5, rounds=10)
     mixed = PrivacyReport.of(whole, 10, {}, [(task.release, 10)])

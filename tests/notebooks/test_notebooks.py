@@ -82,7 +82,7 @@ def test_compliance(tmp_path: Path) -> None:
         "wrong.yaml:14: delta: must be at most 1/(10 x 5000 subjects)",
         "WHAT TO BEWARE OF",
         "tasks.logistic.clip from 0.3 to 1: a contribution may count more",
-        "If all other sites collude: epsilon 5.99",
+        "If all other sites collude: epsilon 6.56",
         "5 windows of 90 days",
         "version 1: signed by 'officer', verified against the roster",
         "'lake' does not hold the role compliance",
