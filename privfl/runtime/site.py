@@ -287,7 +287,7 @@ class SiteNode:
             out = self._computed(task, invitation)
         except StorageError:
             raise  # the process ends; at its next start the account is settled by what is durable
-        except PrivflError:
+        except Exception:  # of whatever kind: the slot was accepted, and rows may have been read
             self._close(self.account.burn, a.h0)
             raise
         self._close(self.account.settle, a.h0)
