@@ -18,7 +18,6 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from privfl_keys import Label, SecretBytes, context
 from privfl.codec import Bounds, Bytes32, Record, Uint64
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Malformed, Misuse, StorageError, Unverified
+from privfl.homes.files import storage, write_file
 from privfl.homes.lock import Lock
 
 __all__ = ["Items", "MemoryState", "State"]
@@ -260,24 +260,16 @@ class State:
     def _write_keys(self, keys: list[_SealedKey]) -> None:
         """Replace the key file, and overwrite the blocks of the one before."""
         path = self.folder / KEY_FILE
-        try:
+        with storage(path):
             before = os.open(path, os.O_RDWR | os.O_CLOEXEC) if path.exists() else -1
             try:
-                descriptor, temporary = tempfile.mkstemp(prefix=f".{KEY_FILE}.", suffix=".tmp", dir=self.folder)
-                with os.fdopen(descriptor, "wb") as stream:
-                    stream.write(_KeyFile(tuple(keys)).encode())
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, path)
-                _sync_folder(self.folder)
+                write_file(path, _KeyFile(tuple(keys)).encode())
                 if before >= 0:
                     os.pwrite(before, bytes(os.fstat(before).st_size), 0)
                     os.fsync(before)
             finally:
                 if before >= 0:
                     os.close(before)
-        except OSError as error:
-            raise StorageError(f"{path} could not be written durably ({error.strerror}); free some space") from None
 
     def _seal_again(self) -> None:
         newest = self._generation
@@ -374,11 +366,3 @@ class State:
                 f"{self.folder / DATABASE} could not be {what} ({error}); check free space, owner and mode, then "
                 "start again: nothing was sent that is not recorded"
             ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
