@@ -22,11 +22,12 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True)
 class ColumnUse:
-    """One column that a proposal reads: bounds of a number, or the declared classes of a category."""
+    """One column that a proposal reads: bounds of a number, the classes of a category, or the length of a text."""
 
     lower: float | None = None
     upper: float | None = None
     classes: tuple[bool | int | str, ...] = ()
+    text: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Proposal:
     """Everything public about one slot that a policy permits or refuses.
 
     Attributes:
-        kind: of task or statistic, e.g. ``"logistic"``. analyst: name of who asks.
+        kind: of task, e.g. ``"logistic"``, or ``"study"``. analyst: name of who asks.
+        statistics: names of all statistics of a study; empty for a task.
         schema: name and version. columns: every column that is read.
         clip: bound of one unit's contribution, None where the kind has none.
         release: None without noise.
@@ -60,6 +62,7 @@ class Proposal:
     committee_corrupt: int
     round: int
     attempt: int
+    statistics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

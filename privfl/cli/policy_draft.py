@@ -157,7 +157,7 @@ def columns(items: Mapping[str, str]) -> str:
 
 def from_schema(path: Path) -> Answers:
     """Dataset, version, size and columns from a schema in YAML or JSON; raises Misuse."""
-    from privfl.learn.schema import Numeric, Schema  # noqa: PLC0415
+    from privfl.tasks.schema import Numeric, Schema  # noqa: PLC0415
 
     if not path.is_file():
         raise Misuse(f"there is no schema file {path}; give the YAML or JSON file that describes the columns")

@@ -24,12 +24,12 @@ from privfl.dp import (
 )
 from privfl.entropy import Entropy
 from privfl.errors import Misuse
-from privfl.learn.binding import BoundData
 from privfl.learn.history import History
 from privfl.learn.models import fitted
 from privfl.learn.planning import Layout
 from privfl.learn.strategies import Floats
 from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Task, TaskState
+from privfl.tasks.binding import BoundData
 
 if TYPE_CHECKING:
     from privfl.learn.specs import Averaging

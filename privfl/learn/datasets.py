@@ -16,7 +16,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
 
 from privfl.errors import Misuse
-from privfl.learn.schema import Category, Numeric, Schema
+from privfl.tasks.schema import Category, Column, Numeric, Schema
 
 __all__ = [
     "breast_cancer_frame",
@@ -78,7 +78,7 @@ def site_names(sites: int) -> tuple[str, ...]:
 
 def breast_cancer_schema(records: int) -> Schema:
     """30 measurements with public reference ranges and the label ``malignant``."""
-    columns: dict[str, Numeric | Category] = {
+    columns: dict[str, Column] = {
         name: Numeric(lower=low, upper=high, center=center, scale=scale, unit=unit)
         for name, (low, high, center, scale, unit) in _BREAST_CANCER.items()
     }
@@ -88,9 +88,7 @@ def breast_cancer_schema(records: int) -> Schema:
 
 def digits_schema(records: int) -> Schema:
     """64 pixels of 0 to 16 and the label ``digit``; one centre and scale for all pixels, as pen strokes vary."""
-    columns: dict[str, Numeric | Category] = {
-        f"pixel{place}": Numeric(lower=0, upper=16, center=5, scale=6) for place in range(64)
-    }
+    columns: dict[str, Column] = {f"pixel{place}": Numeric(lower=0, upper=16, center=5, scale=6) for place in range(64)}
     columns["digit"] = Category(classes=tuple(range(10)))
     return Schema(name="digits", records=records, columns=columns)
 

@@ -15,14 +15,14 @@ import numpy as np
 from privfl.dp import MAX_REACH, Contribution, FactorTable, LocalReport, bounded_delta2, bounded_sum, factor_delta2
 from privfl.entropy import Entropy
 from privfl.errors import Misuse
-from privfl.learn.binding import BoundData
 from privfl.learn.history import History
 from privfl.learn.models import EstimatorRef
 from privfl.learn.planning import Layout
-from privfl.learn.schema import Numeric
 from privfl.learn.strategies import Floats
 from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Task, TaskState
 from privfl.ring import quantise
+from privfl.tasks.binding import BoundData
+from privfl.tasks.schema import Numeric
 
 if TYPE_CHECKING:
     from privfl.learn.specs import Linear, Logistic

@@ -23,7 +23,7 @@ from pydantic import field_validator
 
 from privfl.declared import Declared
 from privfl.errors import Malformed, Misuse
-from privfl.learn.schema import Class
+from privfl.tasks.schema import Class
 
 __all__ = ["EstimatorRef", "fitted", "folded", "load_model", "save_model"]
 

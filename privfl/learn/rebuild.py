@@ -10,11 +10,11 @@ from privfl.errors import Malformed, Misuse, Refused
 from privfl.learn.averaging import AveragingTask
 from privfl.learn.glm import GlmTask
 from privfl.learn.planning import Descriptor, Layout, Plan, check_sizes, number_of, plan_ring, site_noise
-from privfl.learn.schema import Schema
 from privfl.learn.specs import Averaging, Linear, Logistic
 from privfl.learn.strategies import from_settings
 from privfl.learn.tasks import Task
 from privfl.ring import Ring
+from privfl.tasks.schema import Schema
 
 __all__ = ["task_from"]
 

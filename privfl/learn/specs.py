@@ -20,10 +20,10 @@ from privfl.learn.averaging import AveragingTask
 from privfl.learn.glm import GlmTask
 from privfl.learn.models import EstimatorRef, template
 from privfl.learn.planning import Plan, check_sizes, check_unit, plan_release, plan_ring, signal_to_noise, site_noise
-from privfl.learn.schema import Category, Numeric, Schema
 from privfl.learn.strategies import Strategy, adam, momentum, sgd, tail_averaged
 from privfl.learn.tasks import MAX_PARAMETERS, Task
 from privfl.ring import Ring
+from privfl.tasks.schema import Category, Numeric, Schema
 
 __all__ = ["Averaging", "Linear", "Logistic", "Spec"]
 

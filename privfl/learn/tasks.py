@@ -23,13 +23,13 @@ from privfl.codec import decode, encode
 from privfl.dp import Contribution, LocalReport, Release, assemble, epsilon_for, noised, saturate
 from privfl.entropy import Entropy
 from privfl.errors import DataError, Malformed, Misuse
-from privfl.learn.binding import BoundData
 from privfl.learn.history import History, Row
 from privfl.learn.models import EstimatorRef, fitted, folded
 from privfl.learn.planning import Descriptor, Layout, Plan, text_of
-from privfl.learn.schema import Class, Numeric, Schema
 from privfl.learn.strategies import Floats, Strategy, StrategyState
 from privfl.ring import Ring
+from privfl.tasks.binding import BoundData
+from privfl.tasks.schema import Category, Class, Numeric, Schema
 
 if TYPE_CHECKING:
     from privfl.learn.specs import Spec
@@ -102,7 +102,7 @@ class Task(ABC):
     def classes(self) -> tuple[Class, ...] | None:
         """Declared classes of the label; None for a number."""
         column = self.schema.columns[self.spec.label]
-        return None if isinstance(column, Numeric) else column.classes
+        return column.classes if isinstance(column, Category) else None
 
     @property
     def outputs(self) -> int:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from privfl.errors import DataError, Misuse
-from privfl.learn.schema import Category, Class, Numeric, Schema
+from privfl.tasks.schema import Category, Class, Numeric, Schema, Text
 
 __all__ = ["BindReport", "BoundData", "ColumnCounts", "bind"]
 
@@ -135,7 +135,7 @@ def bind(schema: Schema, frame: pd.DataFrame) -> BoundData:
     for name, column in schema.columns.items():
         if isinstance(column, Category):
             codes[name], counts[name] = _encode(frame[name], column)
-        else:
+        elif isinstance(column, Numeric):
             place = schema.numeric.index(name)
             values[:, place], present[:, place], counts[name] = _scale(frame[name], column)
     return BoundData(schema, values, present, codes, BindReport(len(frame), counts))
@@ -151,6 +151,8 @@ def _mismatch(schema: Schema, frame: pd.DataFrame, name: str) -> str | None:
     if isinstance(column, Numeric):
         fits = pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_complex_dtype(series.dtype)
         return None if fits else f"column {name!r} is {series.dtype}, not numbers"
+    if isinstance(column, Text):
+        return None if _could_hold(series, str) else f"column {name!r} is {series.dtype}, not text"
     kind = type(column.classes[0])
     if _could_hold(series, kind):
         return None

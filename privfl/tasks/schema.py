@@ -11,9 +11,9 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from privfl.declared import Declared
 from privfl.errors import Misuse
@@ -21,9 +21,9 @@ from privfl.errors import Misuse
 if TYPE_CHECKING:
     import pandas as pd
 
-    from privfl.learn.binding import BoundData
+    from privfl.tasks.binding import BoundData
 
-__all__ = ["Category", "Class", "Column", "Numeric", "Schema"]
+__all__ = ["Category", "Class", "Column", "Numeric", "Schema", "Text"]
 
 Class: TypeAlias = bool | int | str
 
@@ -36,6 +36,7 @@ class Numeric(Declared):
         center, scale: reference mean and spread in the column's unit; features become
             ``(value - center) / scale``. By default the middle and the half width of the bounds.
         unit: free text, for people.
+        missing: numbers that stand for a missing value, such as -9 or 999.
 
     Raises:
         Misuse: bounds out of order, a centre outside them, a scale that is not positive.
@@ -46,7 +47,8 @@ class Numeric(Declared):
     upper: float
     center: float
     scale: float
-    unit: str = ""
+    unit: Annotated[str, Field(max_length=64)] = ""
+    missing: Annotated[tuple[float, ...], Field(max_length=64)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -71,14 +73,19 @@ class Numeric(Declared):
 class Category(Declared):
     """A column with declared classes, all bool, all int or all text; other values count as unknown.
 
+    Args:
+        classes: in the order in which they are numbered.
+        missing: values that stand for a missing one, of the kind of the classes.
+
     Raises:
-        Misuse: fewer than two classes, a class twice, or classes of mixed types.
+        Misuse: fewer than two classes, a class twice, classes of mixed types, or a missing code that is a class.
     """
 
     kind: Literal["category"] = "category"
     classes: tuple[Class, ...]
+    missing: Annotated[tuple[Class, ...], Field(max_length=64)] = ()
 
-    @field_validator("classes", mode="before")
+    @field_validator("classes", "missing", mode="before")
     @classmethod
     def _plain(cls, classes: Any) -> Any:
         items = classes.tolist() if hasattr(classes, "tolist") else classes
@@ -90,10 +97,36 @@ class Category(Declared):
             raise ValueError("a category needs two or more distinct classes")
         if len({type(item) for item in self.classes}) != 1:
             raise ValueError("classes must be all true/false, all whole numbers or all text")
+        if {type(item) for item in self.missing} - {type(self.classes[0])} or set(self.missing) & set(self.classes):
+            raise ValueError("missing codes must be of the kind of the classes, and none of them a class")
         return self
 
 
-Column: TypeAlias = Numeric | Category
+class Text(Declared):
+    """Free text over a declared alphabet, such as codes; only its frequent values can ever be asked for.
+
+    Args:
+        max_length: characters that are looked at; longer values are cut there.
+        alphabet: characters it is made of, each once; another character counts as "other".
+        missing: values that stand for a missing one.
+
+    Raises:
+        Misuse: an empty alphabet, or a character twice.
+    """
+
+    kind: Literal["text"] = "text"
+    max_length: Annotated[int, Field(ge=1, le=64)]
+    alphabet: Annotated[str, Field(min_length=1, max_length=256)] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_ "
+    missing: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.alphabet)) != len(self.alphabet) or not self.alphabet.isprintable():
+            raise ValueError("an alphabet names each visible character once")
+        return self
+
+
+Column: TypeAlias = Numeric | Category | Text
 
 
 class Schema(Declared):
@@ -102,8 +135,11 @@ class Schema(Declared):
     Args:
         records: declared public number of records over all sites together. Sums are divided by it;
             the true number stays private. A rough figure is good enough, and it is never checked.
-        columns: name to :class:`Numeric` or :class:`Category` (or the mapping that describes one).
+        columns: name to :class:`Numeric`, :class:`Category` or :class:`Text` (or the mapping that describes one).
         name, version: shown in reports and bound into every round.
+        subject: the column that tells whose row it is, for the unit of privacy ``subject``; it is no column of
+            ``columns`` and is never asked for. None where rows have no persons.
+        max_rows: rows of one subject that any question uses at most.
 
     Raises:
         Misuse: lists every complaint, by column.
@@ -119,6 +155,8 @@ class Schema(Declared):
     version: int = 1
     records: int
     columns: dict[str, Column]
+    subject: str | None = None
+    max_rows: Annotated[int, Field(ge=1, le=10_000)] = 1
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -128,7 +166,7 @@ class Schema(Declared):
         built, complaints = {}, []
         for name, item in columns.items():
             try:
-                built[name] = item if isinstance(item, Numeric | Category) else _column(item)
+                built[name] = item if isinstance(item, Numeric | Category | Text) else _column(item)
             except Misuse as error:
                 complaints.append(f"{name}: {error}")
         if complaints:
@@ -139,6 +177,10 @@ class Schema(Declared):
     def _sized(self) -> Self:
         if self.records < 1 or not self.columns:
             raise ValueError("a schema declares at least one record and one column")
+        if self.subject is not None and (not self.subject or self.subject in self.columns):
+            raise ValueError("subject names a column of the table that is none of the schema's columns")
+        if self.subject is None and self.max_rows != 1:
+            raise ValueError("max_rows needs subject, the column that tells whose row it is")
         return self
 
     @classmethod
@@ -178,8 +220,8 @@ class Schema(Declared):
         return cls.from_dict(fields)
 
     def bind(self, frame: pd.DataFrame) -> BoundData:
-        """Check a site's table against the schema and bring it into bounds; see :func:`privfl.learn.binding.bind`."""
-        from privfl.learn.binding import bind  # noqa: PLC0415 - binding needs the schema
+        """Check a site's table against the schema and bring it into bounds; see :func:`privfl.tasks.binding.bind`."""
+        from privfl.tasks.binding import bind  # noqa: PLC0415 - binding needs the schema
 
         return bind(self, frame)
 
@@ -191,6 +233,11 @@ class Schema(Declared):
     def numeric(self) -> tuple[str, ...]:
         """Names of the numeric columns, in order."""
         return tuple(name for name, column in self.columns.items() if isinstance(column, Numeric))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the text columns, in order."""
+        return tuple(name for name, column in self.columns.items() if isinstance(column, Text))
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -210,4 +257,6 @@ def _column(item: Any) -> Column:
     if not isinstance(item, Mapping):
         raise Misuse("must be a mapping with bounds or classes")
     fields = dict(item)
-    return Category(**fields) if "classes" in fields else Numeric(**fields)
+    if "classes" in fields:
+        return Category(**fields)
+    return Text(**fields) if "max_length" in fields or fields.get("kind") == "text" else Numeric(**fields)

@@ -1,0 +1,1 @@
+"""All statistics; importing this package fills the registry."""

@@ -1,0 +1,30 @@
+"""What a site can be asked: schemas, a site's rows, and the question that one slot sums an answer to.
+
+Learning (:mod:`privfl.learn`) is one family of questions; other distributions add theirs through entry points
+(:mod:`privfl.tasks.plugins`).
+"""
+
+from privfl.tasks.binding import BindReport, BoundData, bind
+from privfl.tasks.data import DatabaseSource, FileSource, FrameSource, SiteData, Source
+from privfl.tasks.question import Question, Sum, column_uses
+from privfl.tasks.schema import Category, Class, Column, Numeric, Schema, Text
+
+__all__ = [
+    "BindReport",
+    "BoundData",
+    "Category",
+    "Class",
+    "Column",
+    "DatabaseSource",
+    "FileSource",
+    "FrameSource",
+    "Numeric",
+    "Question",
+    "Schema",
+    "SiteData",
+    "Source",
+    "Sum",
+    "Text",
+    "bind",
+    "column_uses",
+]

@@ -1,0 +1,114 @@
+"""A site's rows, wherever they lie, as every kind of question may read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from privfl.errors import Misuse
+from privfl.tasks.schema import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from privfl.tasks.binding import BoundData
+
+__all__ = ["DatabaseSource", "FileSource", "FrameSource", "SiteData", "Source"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FrameSource:
+    """A pandas frame in memory."""
+
+    frame: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return "FrameSource(rows hidden)"
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file; ``format`` is one of those of :data:`privfl.homes.tables.FORMATS`."""
+
+    path: Path
+    format: str
+
+
+@dataclass(frozen=True)
+class DatabaseSource:
+    """A table (or view) of a database, read through ADBC.
+
+    Attributes:
+        driver: ``sqlite`` or ``postgresql``.
+        uri: where it is; never with a password in it, which belongs into the driver's own files or environment.
+        table: its name, ``schema.name`` where it has a schema. It is quoted as an identifier, never pasted.
+    """
+
+    driver: str
+    uri: str
+    table: str
+
+
+Source: TypeAlias = FrameSource | FileSource | DatabaseSource
+
+
+class SiteData:
+    """One site's rows under the schema they were bound to.
+
+    Args:
+        schema: what the federation agreed on.
+        source: where the rows are.
+        load: reads them into memory for questions that need them there (training); may be slow. None where the
+            table was bound for analytics alone.
+    """
+
+    __slots__ = ("_bound", "_load", "_prepared", "schema", "source")
+
+    def __init__(
+        self,
+        schema: Schema,
+        source: Source,
+        load: Callable[[], BoundData] | None = None,
+        bound: BoundData | None = None,
+    ) -> None:
+        self.schema, self.source = schema, source
+        self._load, self._bound = load, bound
+        self._prepared: dict[object, Any] = {}
+
+    @classmethod
+    def of(cls, bound: BoundData, source: Source) -> SiteData:
+        """Rows that are in memory already."""
+        return cls(bound.schema, source, bound=bound)
+
+    @property
+    def bound(self) -> BoundData:
+        """The rows in memory, in public bounds and units.
+
+        Raises:
+            Misuse: the table was bound for analytics alone.
+            DataError: it can no longer be read, or no longer fits.
+        """
+        if self._bound is None:
+            if self._load is None:
+                raise Misuse(
+                    "this table was bound for analytics alone; bind it without --analytics-only to train on it"
+                )
+            self._bound = self._load()
+        return self._bound
+
+    def prepared(self, key: object, make: Callable[[], T]) -> T:
+        """What ``make`` returns, kept under ``key``, such as an open connection to the rows."""
+        if key not in self._prepared:
+            self._prepared[key] = make()
+        kept: T = self._prepared[key]
+        return kept
+
+    def __repr__(self) -> str:
+        return f"SiteData({self.schema!r}, rows hidden)"
+
+    def __reduce__(self) -> str:
+        raise Misuse("a site's data stays at its site and is not pickled; bind the table where it is used")
