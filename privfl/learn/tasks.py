@@ -8,17 +8,16 @@ task: it travels as :meth:`Task.descriptor`, from which a site recomputes every 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from privfl_keys.labels import Label, digest
 
+from privfl.budget import Purpose
 from privfl.codec import decode, encode
 from privfl.dp import Contribution, LocalReport, Release, assemble, epsilon_for, noised, saturate
 from privfl.entropy import Entropy
@@ -28,6 +27,7 @@ from privfl.learn.models import EstimatorRef, fitted, folded
 from privfl.learn.planning import Descriptor, Layout, Plan, text_of
 from privfl.learn.strategies import Floats, Strategy, StrategyState
 from privfl.ring import Ring
+from privfl.tasks import Price, Question, SiteData, Sum, costs_of
 from privfl.tasks.binding import BoundData
 from privfl.tasks.schema import Category, Class, Numeric, Schema
 
@@ -63,15 +63,46 @@ class TaskState:
     history: History
 
 
-class Task(ABC):
-    """Base of compiled tasks; build one with ``spec.compile`` or :meth:`from_descriptor`."""
+class Task(Question):
+    """Base of compiled tasks of training; build one with ``spec.compile`` or :meth:`from_descriptor`."""
 
-    kind: ClassVar[str]
+    purpose = Purpose.TRAINING
 
     def __init__(self, spec: Spec, schema: Schema, plan: Plan, strategy: Strategy) -> None:
         self.spec, self.schema, self.plan, self.strategy = spec, schema, plan, strategy
 
     # -- what is public ------------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> int:  # type: ignore[override]
+        """How many may upload in one round, at most."""
+        return self.plan.sites
+
+    @property
+    def title(self) -> str:
+        """Kind and label, in public words."""
+        return f"{self.kind} {self.spec.label!a}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Features and label."""
+        return (*self.features, self.spec.label)
+
+    @property
+    def clip(self) -> float | None:
+        """The specification's clip norm."""
+        return getattr(self.spec, "clip", None)
+
+    def sum_of(self, inputs: bytes) -> Sum:
+        """The same in every round; raises Malformed unless ``inputs`` are a model of this task."""
+        self.read_model(inputs)
+        return Sum(self.ring, self.length, self.release)
+
+    def prices(self) -> Sequence[Price]:
+        """All planned uploads."""
+        if self.release is None:
+            return ()
+        return (Price(costs_of(self.release), self.release.trust, self.uploads),)
 
     @property
     def release(self) -> Release | None:
@@ -84,7 +115,7 @@ class Task(ABC):
         return self.plan.ring
 
     @property
-    def uploads(self) -> int:
+    def uploads(self) -> int:  # type: ignore[override]
         """Uploads planned for each site."""
         return self.plan.rounds
 
@@ -138,11 +169,6 @@ class Task(ABC):
             release=plan.release,
         ).encode()
 
-    @cached_property
-    def id(self) -> bytes:
-        """32 bytes that name the task: the digest of its descriptor."""
-        return digest(Label.TASK, self.descriptor())
-
     @staticmethod
     def from_descriptor(data: bytes) -> Task:
         """Rebuild a task from a peer's bytes.
@@ -158,22 +184,23 @@ class Task(ABC):
 
     # -- the site ------------------------------------------------------------------------------------
 
-    def check(self, bound: BoundData) -> None:
-        """Raise DataError unless ``bound`` was bound to this very schema; call it before anything is spent."""
-        if bound.schema != self.schema:
+    def check(self, data: SiteData | BoundData) -> None:
+        """Raise DataError unless ``data`` was bound to this very schema, and read it; before anything is spent."""
+        if data.schema != self.schema:
             raise DataError(
-                f"the task is about {self.schema!r} and the data is bound to {bound.schema!r}, or their columns "
+                f"the task is about {self.schema!r} and the data is bound to {data.schema!r}, or their columns "
                 f"differ; bind the table to the task's schema after comparing the two"
             )
+        _in_memory(data)
 
     def contribution(
-        self, model: bytes, bound: BoundData, entropy: Entropy, *, report: LocalReport | None = None
+        self, inputs: bytes, data: SiteData | BoundData, entropy: Entropy, *, report: LocalReport | None = None
     ) -> Int64s:
         """The site's exact integer vector, saturated and **without noise**: it must not leave as it is.
 
         Args:
-            model: what :meth:`model_bytes` made.
-            bound: the site's rows.
+            inputs: the model, as :meth:`model_bytes` made it.
+            data: the site's rows.
             entropy: for randomised rounding, where the construction uses it.
             report: counts for the site's own log, to add to.
 
@@ -181,11 +208,12 @@ class Task(ABC):
             int64 of shape ``(length,)``. No row and no number of rows makes it fail.
 
         Raises:
-            Malformed: ``model`` is not a model of this task.
+            Malformed: ``inputs`` are not a model of this task.
             DataError: the data is bound to another schema.
         """
-        self.check(bound)
-        _, params = self.read_model(model)
+        self.check(data)
+        bound = _in_memory(data)
+        _, params = self.read_model(inputs)
         report = LocalReport() if report is None else report
         # Numbers may overflow on odd rows or models; what comes of that is zeroed or clamped, and counted.
         with np.errstate(all="ignore"):
@@ -196,9 +224,17 @@ class Task(ABC):
         pairs = zip(parts, layout, strict=True)
         return np.concatenate([saturate(part.vector.reshape(-1), block.x_max, report=report) for part, block in pairs])
 
-    def upload(self, model: bytes, bound: BoundData, entropy: Entropy, *, report: LocalReport | None = None) -> Int64s:
+    def upload(
+        self,
+        inputs: bytes,
+        data: SiteData | BoundData,
+        entropy: Entropy,
+        *,
+        seat: int = 0,
+        report: LocalReport | None = None,
+    ) -> Int64s:
         """:meth:`contribution` with the site's share of exact noise: ready to be masked; same errors."""
-        vector = self.contribution(model, bound, entropy, report=report)
+        vector = self.contribution(inputs, data, entropy, report=report)
         return vector if self.release is None else noised(vector, self.release, entropy)
 
     @abstractmethod
@@ -338,3 +374,7 @@ class Task(ABC):
             f"Task({self.kind} of {self.spec.label!r} on {len(self.features)} features; {plan.rounds} rounds, "
             f"{plan.sites} sites, {cost}{who}; {self.length} x {self.ring.bits} bits)"
         )
+
+
+def _in_memory(data: SiteData | BoundData) -> BoundData:
+    return data.bound if isinstance(data, SiteData) else data

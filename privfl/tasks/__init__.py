@@ -6,7 +6,7 @@ Learning (:mod:`privfl.learn`) is one family of questions; other distributions a
 
 from privfl.tasks.binding import BindReport, BoundData, bind
 from privfl.tasks.data import DatabaseSource, FileSource, FrameSource, SiteData, Source
-from privfl.tasks.question import Question, Sum, column_uses
+from privfl.tasks.question import Price, Question, Sum, column_uses, costs_of
 from privfl.tasks.schema import Category, Class, Column, Numeric, Schema, Text
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "FileSource",
     "FrameSource",
     "Numeric",
+    "Price",
     "Question",
     "Schema",
     "SiteData",
@@ -27,4 +28,5 @@ __all__ = [
     "Text",
     "bind",
     "column_uses",
+    "costs_of",
 ]

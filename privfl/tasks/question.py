@@ -7,7 +7,7 @@ itself; what changes from slot to slot (a model, a stage) travels as ``inputs``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,14 +16,14 @@ import numpy.typing as npt
 from privfl_keys.labels import Label, digest
 
 from privfl.budget import ColumnUse, Purpose
-from privfl.dp import Cost, LocalReport, Release, Unit, noised
+from privfl.dp import Cost, LocalReport, Release, Trust, Unit, noised
 from privfl.entropy import Entropy
 from privfl.errors import DataError, Refused
 from privfl.ring import Ring
 from privfl.tasks.data import SiteData
 from privfl.tasks.schema import Category, Numeric, Schema
 
-__all__ = ["Int64s", "Question", "Sum", "column_uses", "costs_of"]
+__all__ = ["Int64s", "Price", "Question", "Sum", "column_uses", "costs_of"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -44,6 +44,15 @@ class Sum:
     length: int
     release: Release | None
     own: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What some of a question's uploads cost each site: one upload's cost by unit, whose noise, and how many times."""
+
+    costs: Mapping[Unit, Cost]
+    trust: Trust | None
+    times: int
 
 
 class Question(ABC):
@@ -105,6 +114,10 @@ class Question(ABC):
     def costs(self, inputs: bytes) -> Mapping[Unit, Cost]:
         """The cost of one upload by every unit in which it is finite; empty without noise."""
         return costs_of(self.sum_of(inputs).release)
+
+    @abstractmethod
+    def prices(self) -> Sequence[Price]:
+        """What the whole question costs if nothing has to be repeated; empty without noise."""
 
     # -- the site ------------------------------------------------------------------------------------
 
