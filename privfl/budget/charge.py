@@ -37,9 +37,11 @@ class Proposal:
     Attributes:
         kind: of task, e.g. ``"logistic"``, or ``"study"``. analyst: name of who asks.
         statistics: names of all statistics of a study; empty for a task.
-        schema: name and version. columns: every column that is read.
+        schema: name and version. schema_digest: SHA-256 of all it says (``Schema.digest``), empty where unknown.
+        columns: every column that is read.
         clip: bound of one unit's contribution, None where the kind has none.
-        release: None without noise.
+        release: None without noise. costs: of one upload by unit, where the question counts them itself, since its
+            parts are bounded for different units; empty where the release says it all.
         sites: in the cohort. min_survivors: fewest in an opened sum. complete: open all of the cohort or nothing.
         roster_sites, corrupt_bound, committee, committee_corrupt: N, c, L and c_L of the roster.
         round, attempt: of the slot; attempts count from 0.
@@ -63,6 +65,8 @@ class Proposal:
     round: int
     attempt: int
     statistics: tuple[str, ...] = ()
+    schema_digest: bytes = b""
+    costs: Mapping[Unit, Cost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

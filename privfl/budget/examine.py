@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from privfl.budget.charge import Charge, ColumnUse, Proposal, Purpose
 from privfl.budget.policy_parts import AllowedColumn
-from privfl.dp import Cost, Trust, epsilon_of_cost
+from privfl.dp import Cost, Release, Trust, epsilon_of_cost
 from privfl.errors import Misuse, Refused
 
 if TYPE_CHECKING:
@@ -86,19 +86,34 @@ def _whose(policy: Policy, proposal: Proposal) -> Iterator[str]:
     if proposal.schema != (policy.dataset, policy.schema_version):
         name, version = proposal.schema
         yield f"schema {name!a:.80} version {version}; allowed: {policy.dataset!r} version {policy.schema_version}"
+    elif policy.schema_digest is not None and proposal.schema_digest.hex() != policy.schema_digest:
+        told = proposal.schema_digest.hex()[:16] or "none"
+        yield f"another schema of that name and version (digest {told}); allowed: {policy.schema_digest[:16]}"
 
 
 def _what(policy: Policy, proposal: Proposal) -> Iterator[str]:
+    if proposal.statistics:
+        yield from _study(policy, proposal)
+        return
     tasks = {str(kind): task for kind, task in policy.tasks.items()}
     task = tasks.get(proposal.kind)
     if task is None:
-        if proposal.kind not in policy.statistics:
-            yield f"kind {proposal.kind!a:.80}; allowed: {_listed([*tasks, *policy.statistics])}"
+        yield f"kind {proposal.kind!a:.80}; allowed: {_listed(tasks)}"
         return
     if proposal.purpose is not Purpose.TRAINING:
         yield f"training a model ({proposal.kind}) for {proposal.purpose}; allowed: for training only"
     if proposal.clip is None or not 0 < proposal.clip <= task.clip:  # a NaN is refused as well
         yield f"clip {proposal.clip} for {proposal.kind}; allowed: above 0 and at most {task.clip:g}"
+
+
+def _study(policy: Policy, proposal: Proposal) -> Iterator[str]:
+    for name in dict.fromkeys(proposal.statistics):
+        if name not in policy.statistics:
+            yield f"statistic {name!a:.80}; allowed: {_listed(policy.statistics)}"
+    if proposal.purpose is Purpose.TRAINING:
+        yield "statistics for training; allowed: for analytics or monitoring"
+    if proposal.clip is not None or proposal.kind in policy.tasks:
+        yield f"statistics within a task of kind {proposal.kind!a:.80}; allowed: a study by itself, without a clip"
 
 
 def _columns(policy: Policy, proposal: Proposal) -> Iterator[str]:
@@ -111,6 +126,14 @@ def _columns(policy: Policy, proposal: Proposal) -> Iterator[str]:
 
 
 def _outside(allowed: AllowedColumn, use: ColumnUse) -> str | None:
+    if allowed.max_length is not None:
+        if use.text is None or use.classes or (use.lower, use.upper) != (None, None):
+            return f"as something else than text; allowed: text of up to {allowed.max_length} characters"
+        if not 1 <= use.text <= allowed.max_length:
+            return f"with {use.text} characters; allowed: {allowed.max_length} or fewer"
+        return None
+    if use.text is not None:
+        return f"as text; allowed: {'its classes' if allowed.classes else 'numbers within its bounds'}"
     if allowed.classes:
         asked = {(type(item), item) for item in use.classes}
         if use.lower is not None or use.upper is not None or not asked or not asked <= allowed.kinds:
@@ -167,7 +190,7 @@ def _noise(policy: Policy, proposal: Proposal) -> Iterator[str]:
                 bytes(32),
                 proposal.purpose,
                 proposal.analyst,
-                {policy.unit: release.cost_in(policy.unit)},
+                {policy.unit: _cost(policy, proposal, release)},
                 release.trust,
             )
         )
@@ -175,6 +198,14 @@ def _noise(policy: Policy, proposal: Proposal) -> Iterator[str]:
         yield f"a release per {release.unit} ({error}); allowed: releases with a finite cost per {policy.unit}"
         return
     yield from _dear(policy, cost)
+
+
+def _cost(policy: Policy, proposal: Proposal, release: Release) -> Cost:
+    if not proposal.costs:
+        return release.cost_in(policy.unit)
+    if policy.unit not in proposal.costs:
+        raise Refused(f"its parts have no finite cost for the unit {policy.unit}; bound them for that unit")
+    return proposal.costs[policy.unit]
 
 
 def _dear(policy: Policy, cost: Cost) -> Iterator[str]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["WITHOUT_NOISE", "Policy", "exact"]
 
 DAY_MS = 86_400_000
+#: Fields that are not written where they are empty, so that a policy from before them keeps its hash.
+_UNSAID = ("approval",)
 
 
 class Policy(PolicyFields):
@@ -77,7 +79,8 @@ class Policy(PolicyFields):
 
     def document(self) -> dict[str, Any]:
         """The policy as plain values, from which ``Policy(**document)`` builds it again; unused fields left out."""
-        return {name: value for name in type(self).model_fields if (value := _plain(getattr(self, name))) is not None}
+        every = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        return {name: value for name, value in every.items() if value is not None and (value or name not in _UNSAID)}
 
     def canonical(self) -> bytes:
         """One text per meaning: JSON in ASCII, keys sorted, no blanks, numbers at their shortest."""

@@ -169,11 +169,14 @@ def _task(place: str, old: Any, new: Any) -> Iterator[Change]:
 
 
 def _column(place: str, old: Any, new: Any) -> Iterator[Change]:
-    if bool(old.classes) != bool(new.classes):
-        kind = "a category" if new.classes else "a number"
+    if _kind(old) != _kind(new):
+        kind = _kind(new)
         yield Change(place, L, f"{place}: is read as {kind} now, which was not allowed before")
     elif new.classes:
         yield from _set("class")(place, old.classes, new.classes)
+    elif new.max_length is not None:
+        more = _ordered("more characters may be looked at", "fewer characters may be looked at", up=L)
+        yield from more(f"{place}.max_length", old.max_length, new.max_length)
     else:
         low = _ordered("fewer values pass unclamped", "more values pass unclamped", up=T)
         high = _ordered("more values pass unclamped", "fewer values pass unclamped", up=L)
@@ -181,6 +184,17 @@ def _column(place: str, old: Any, new: Any) -> Iterator[Change]:
             before, after = getattr(old, name), getattr(new, name)
             if before != after:
                 yield from compare(f"{place}.{name}", before, after)
+
+
+def _kind(column: Any) -> str:
+    return "a category" if column.classes else "a number" if column.max_length is None else "a text"
+
+
+def _approval(field: str, old: tuple[Any, ...], new: tuple[Any, ...]) -> Iterator[Change]:
+    if added := _without(new, old):
+        yield Change(field, T, f"{field}: for {listed(added)} each site's operator is asked every time now")
+    if gone := _without(old, new):
+        yield Change(field, L, f"{field}: for {listed(gone)} no operator is asked any more")
 
 
 def _version(field: str, old: int, new: int) -> Iterator[Change]:
@@ -205,6 +219,12 @@ _COMPARE: dict[str, _Compare] = {
     "expires": _ordered("holds longer", "ends earlier", up=L),
     "dataset": _anew("other data may be read, which was not allowed before"),
     "schema_version": _anew("the columns were described anew; check what they mean now"),
+    "schema_digest": _optional(
+        "any schema of this name and version will do",
+        "one schema and no other may be read",
+        _anew("the columns were described anew; check what they mean now"),
+        appears=T,
+    ),
     "population": _population,
     "subjects": _neutral("the declared size, which bounds delta"),
     "max_sites_per_subject": _ordered("costs count more", "costs count less", up=T),
@@ -216,6 +236,7 @@ _COMPARE: dict[str, _Compare] = {
     "delta": _optional("there is no budget any more", "a budget limits what leaves", _PRICE, appears=T),
     "max_epsilon_per_upload": _optional("one upload may take all", "bounds one upload", _PRICE, appears=T),
     "shares": _shares,
+    "approval": _approval,
     "analysts": _analysts,
     "window": _optional(
         "what is spent stays spent", "the budget comes back with time, up to the lifetime cap", _window, appears=L

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -31,6 +32,8 @@ __all__ = ["WITHOUT_NOISE", "PolicyFields", "exact"]
 
 #: What a policy must say, word for word, for sums to leave without noise.
 WITHOUT_NOISE = "exact sums leave the sites and no noise protects anyone"
+_EXAMPLE = '"' + "0123456789abcdef" * 4 + '"'
+_DIGEST = re.compile("[0-9a-f]{64}")
 Mode = Literal["voted", "complete"]
 TaskKind = Literal["logistic", "linear", "averaging"]
 Whole = Annotated[int, Field(ge=1, le=2**32 - 1)]
@@ -51,6 +54,7 @@ class PolicyFields(Declared):
     expires: Annotated[Instant, Field(examples=["2027-11-20"])]
     dataset: Annotated[Text, Field(examples=["tumours"])]
     schema_version: Annotated[Whole, Field(examples=[1])]
+    schema_digest: Annotated[str | None, Field(examples=[_EXAMPLE])] = None
     population: Annotated[Name, Field(examples=["northern-patients"])]
     subjects: Annotated[int, Field(ge=1, le=10**11, examples=[5000])]
     max_sites_per_subject: Annotated[int, Field(ge=1, le=10_000, examples=[1])] = 1
@@ -63,6 +67,9 @@ class PolicyFields(Declared):
     shares: Annotated[
         Frozen[Annotated[Purpose, Field(strict=False)], Share], Field(examples=["{training: 0.7, analytics: 0.3}"])
     ]
+    approval: Annotated[
+        Many[Annotated[Purpose, Field(strict=False)]], Field(validate_default=True, examples=["[analytics]"])
+    ] = ()
     analysts: Annotated[Frozen[Name, Share], Field(examples=["{dr-jones: 0.5}"])] = Field(
         default={}, validate_default=True
     )
@@ -98,6 +105,22 @@ class PolicyFields(Declared):
         start = info.data.get("valid_from")
         if start is not None and value <= start:
             raise ValueError(f"must lie after valid_from ({_day(start)}); write a later date")
+        return value
+
+    @field_validator("schema_digest")
+    @classmethod
+    def _hex(cls, value: str | None) -> str | None:
+        if value is not None and not _DIGEST.fullmatch(value):
+            raise ValueError("must be 64 hex digits in lower case; copy them from: privfl schema show SCHEMA")
+        return value
+
+    @field_validator("approval")
+    @classmethod
+    def _spent(cls, value: tuple[Purpose, ...], info: ValidationInfo) -> tuple[Purpose, ...]:
+        shares = info.data.get("shares")
+        idle = [purpose for purpose in value if shares is not None and not shares.get(purpose)]
+        if idle:
+            raise ValueError(f"names {idle[0]}, which has no share and is refused anyway; remove it, or give it one")
         return value
 
     @field_validator("without_noise")

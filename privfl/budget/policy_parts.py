@@ -118,11 +118,12 @@ class Window(Part):
 
 
 class AllowedColumn(Part):
-    """A column that may be read: a number with its widest bounds, or a category with its classes."""
+    """A column that may be read: a number with its widest bounds, a category with its classes, or a text."""
 
     lower: Annotated[Number | None, Field(examples=[0])] = None
     upper: Annotated[Number | None, Field(examples=[110])] = None
     classes: Annotated[tuple[Any, ...], Field(examples=["[false, true]"]), BeforeValidator(_tuple)] = ()
+    max_length: Annotated[int | None, Field(ge=1, le=64, examples=[8])] = None
 
     @property
     def kinds(self) -> frozenset[tuple[type, bool | int | str]]:
@@ -132,19 +133,29 @@ class AllowedColumn(Part):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AllowedColumn):
             return NotImplemented
-        return (self.lower, self.upper, self.kinds) == (other.lower, other.upper, other.kinds)
+        return self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((self.lower, self.upper, self.kinds))
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return self.lower, self.upper, self.kinds, self.max_length
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if self.classes:
+        if self.max_length is not None:
+            if self.classes or (self.lower, self.upper) != (None, None):
+                raise ValueError("has a length and bounds or classes; for a text column write {max_length: 8} alone")
+        elif self.classes:
             if (self.lower, self.upper) != (None, None):
                 raise ValueError("has bounds and classes; write {lower: …, upper: …} or {classes: […]}")
             object.__setattr__(self, "classes", _classes(self.classes))
         elif self.lower is None or self.upper is None:
-            raise ValueError("needs both bounds or classes; write {lower: 0, upper: 110} or {classes: [false, true]}")
+            raise ValueError(
+                "needs both bounds or classes; write {lower: 0, upper: 110} or {classes: [false, true]}, and for text "
+                "{max_length: 8}"
+            )
         elif not self.lower < self.upper:
             raise ValueError(f"lower {self.lower:g} is not below upper {self.upper:g}; write them in order")
         return self

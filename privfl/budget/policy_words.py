@@ -15,6 +15,7 @@ from privfl.budget.charge import Purpose
 from privfl.budget.filter import Budget
 from privfl.budget.policy import Policy, exact
 from privfl.budget.policy_hazards import failure, hazards, not_covered, up
+from privfl.budget.policy_parts import AllowedColumn
 from privfl.dp import Cost, Trust, Unit, epsilon_of_cost
 from privfl.dp.accounting import root_up
 
@@ -105,6 +106,11 @@ def _short(policy: Policy) -> Iterator[str]:
         f"It permits questions about the dataset {policy.dataset!r} in schema version {policy.schema_version}, which "
         f"describes people of the population {policy.population!r}."
     )
+    if policy.schema_digest is not None:
+        yield (
+            f"Its schema is signed with it: one of another content than {policy.schema_digest[:16]}… (see: privfl "
+            "schema show) is refused, by whatever name."
+        )
     yield (
         "Each site enforces it by itself, before it reads a row: coordinator and analysts can ask for less, never more."
     )
@@ -237,23 +243,41 @@ def _asked(policy: Policy) -> Iterator[str]:
     for kind, task in policy.tasks.items():
         yield f"Train a model of kind {kind}, with one contribution clipped at {_exactly(task.clip)} or less."
         need = _TASK_UNIT[kind]
-        if not policy.noiseless and _ORDER.index(need) < _ORDER.index(policy.unit):
+        if not policy.noiseless and policy.unit is Unit.SUBJECT and need is Unit.RECORD:
+            yield (
+                f"Each {kind} request must bound all rows of one person together: its schema names the subject column "
+                "and max_rows, and a request that bounds single rows is refused."
+            )
+        elif not policy.noiseless and _ORDER.index(need) < _ORDER.index(policy.unit):
             yield (
                 f"But: {kind} bounds single rows, so it has no finite cost per {_ONE[policy.unit]}, and under this "
                 "policy every such request is refused."
             )
     if policy.statistics:
-        yield f"Ask for these statistics: {listed(policy.statistics)}."
-        yield f"A cell is shown only if its noisy count is at least {policy.min_cell_count}."
+        yield f"Ask for these statistics and no others: {listed(policy.statistics)}."
+        yield (
+            f"A cell is shown only if its noisy count is at least {policy.min_cell_count} (the display minimum); so is "
+            "no cell that could be had by subtracting the shown ones from a shown total."
+        )
     else:
         yield f"Cells of tables, once any are allowed, are shown from a noisy count of {policy.min_cell_count} on."
-    columns = [
-        f"{name} ({listed(map(repr, column.classes))})"
-        if column.classes
-        else f"{name} (from {_exactly(column.lower)} to {_exactly(column.upper)})"
-        for name, column in policy.columns.items()
-    ]
+    columns = [f"{name} ({_range(column)})" for name, column in policy.columns.items()]
     yield f"Read these columns and no others: {', '.join(columns)}."
+    if policy.approval:
+        yield (
+            f"For {listed(policy.approval)} that is not enough: each request also waits until the site's operator has "
+            "said yes to it, and one that he does not allow is not answered."
+        )
+    if free := [purpose for purpose, share in policy.shares.items() if share and purpose not in policy.approval]:
+        yield f"For {listed(free)} these rules stand: what keeps to them is answered without asking the operator."
+
+
+def _range(column: AllowedColumn) -> str:
+    if column.classes:
+        return listed(map(repr, column.classes))
+    if column.max_length is not None:
+        return f"text of up to {column.max_length} characters"
+    return f"from {_exactly(column.lower)} to {_exactly(column.upper)}"
 
 
 def _round(policy: Policy) -> Iterator[str]:

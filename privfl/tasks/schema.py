@@ -6,6 +6,7 @@ ever computed from rows: a row may change a sum, never the way it is summed.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
@@ -228,6 +229,14 @@ class Schema(Declared):
     def to_json(self) -> str:
         """The schema as JSON text, columns in their order."""
         return self.model_dump_json(indent=2)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of all that the schema says, 32 bytes; equal schemas have equal digests, however they are written."""
+        # defaults are left out: what a later version can say and this schema does not say changes nothing
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(text.encode("ascii")).digest()
 
     @property
     def numeric(self) -> tuple[str, ...]:
