@@ -71,7 +71,7 @@ class SiteData:
     def __init__(
         self,
         schema: Schema,
-        source: Source,
+        source: Source | None,
         load: Callable[[], BoundData] | None = None,
         bound: BoundData | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class SiteData:
         self._prepared: dict[object, Any] = {}
 
     @classmethod
-    def of(cls, bound: BoundData, source: Source) -> SiteData:
+    def of(cls, bound: BoundData, source: Source | None = None) -> SiteData:
         """Rows that are in memory already."""
         return cls(bound.schema, source, bound=bound)
 
