@@ -255,10 +255,7 @@ def _asked(policy: Policy) -> Iterator[str]:
             )
     if policy.statistics:
         yield f"Ask for these statistics and no others: {listed(policy.statistics)}."
-        yield (
-            f"A cell is shown only if its noisy count is at least {policy.min_cell_count} (the display minimum); so is "
-            "no cell that could be had by subtracting the shown ones from a shown total."
-        )
+        yield f"The display minimum: a cell is shown only if its noisy count is at least {policy.min_cell_count}."
     else:
         yield f"Cells of tables, once any are allowed, are shown from a noisy count of {policy.min_cell_count} on."
     columns = [f"{name} ({_range(column)})" for name, column in policy.columns.items()]

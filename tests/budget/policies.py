@@ -126,9 +126,11 @@ def roster(
 _NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z0-9]", fullmatch=True)
 _NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 _BOUNDS = st.tuples(_NUMBERS, _NUMBERS).filter(lambda pair: pair[0] < pair[1])
-_COLUMNS = _BOUNDS.map(lambda pair: {"lower": pair[0], "upper": pair[1]}) | st.lists(
-    _NAMES, min_size=2, max_size=4, unique=True
-).map(lambda names: {"classes": names})
+_COLUMNS = (
+    _BOUNDS.map(lambda pair: {"lower": pair[0], "upper": pair[1]})
+    | st.lists(_NAMES, min_size=2, max_size=4, unique=True).map(lambda names: {"classes": names})
+    | st.integers(1, 64).map(lambda most: {"max_length": most})
+)
 
 
 @st.composite
@@ -172,4 +174,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         days = draw(st.integers(1, 400))
         fields["window"] = {"days": days, "lifetime_epsilon": epsilon * 2, "lifetime_delta": delta}
+    if draw(st.booleans()):
+        fields["schema_digest"] = "a1" * 32
+    if draw(st.booleans()):
+        fields["approval"] = ["analytics"]
     return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -62,6 +63,7 @@ CHANGES: dict[str, Any] = {
     "expires": "2027-11-20T00:00:01Z",
     "dataset": "Tumours",
     "schema_version": 3,
+    "schema_digest": "a1" * 32,
     "population": "others",
     "subjects": 5001,
     "max_sites_per_subject": 2,
@@ -71,6 +73,7 @@ CHANGES: dict[str, Any] = {
     "delta": 1.1e-5,
     "max_epsilon_per_upload": None,
     "shares": {"training": 0.7, "analytics": 0.2, "monitoring": 0.1},
+    "approval": ["analytics"],
     "analysts": {},
     "window": {"days": 91, "lifetime_epsilon": 8, "lifetime_delta": 1.1e-5},
     "colluders": 0,
@@ -95,6 +98,31 @@ def test_every_field_is_in_the_hash() -> None:
         seen.add(policy(**{field: value, **more}).hash)
     assert len(seen) == len(CHANGES) + 1
     assert base.hash not in seen
+
+
+def test_fields_that_came_later_change_no_old_hash() -> None:
+    """A policy that does not use them has the text that it had before they were there."""
+    assert not {"schema_digest", "approval"} & set(policy().document())
+    assert policy(approval=[]).hash == policy().hash
+    assert Policy.from_canonical(policy(approval=["training"]).canonical()).approval == (Purpose.TRAINING,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema_digest": "A1" * 32}, "64 hex digits in lower case"),
+        ({"schema_digest": "a1"}, "privfl schema show"),
+        ({"approval": ["monitoring"]}, "names monitoring, which has no share"),
+        ({"approval": ["sums"]}, "write one of them"),
+        ({"columns": {"code": {"max_length": 65}}}, "less than or equal to 64"),
+        ({"columns": {"code": {"max_length": 4, "lower": 0, "upper": 1}}}, "{max_length: 8} alone"),
+        ({"columns": {"code": {"max_length": 4, "classes": ["a", "b"]}}}, "{max_length: 8} alone"),
+    ],
+)
+def test_what_the_new_fields_cannot_say(changes: dict[str, Any], words: str) -> None:
+    """Each with what to write."""
+    with pytest.raises(InvalidPolicy, match=re.escape(words)):
+        policy(**changes)
 
 
 def test_one_text_per_meaning() -> None:

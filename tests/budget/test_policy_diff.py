@@ -59,11 +59,19 @@ def loosened(field: str, fields: dict[str, Any]) -> Any:
         "modes": ["complete", "voted"] if len(fields["modes"]) == 1 else None,
         "statistics": [*fields["statistics"], "drift"],
         "population": "quite another",
+        "schema_digest": "b2" * 32 if value else None,
+        "approval": [] if value else None,
     }.get(field)
 
 
 NEITHER = {"federation", "version", "subjects", "without_noise"}
-ANOTHER = {"dataset", "schema_version", "population", "unit"}  # neither of two values allows less than the other
+ANOTHER = {
+    "dataset",
+    "schema_version",
+    "schema_digest",
+    "population",
+    "unit",
+}  # neither of two values allows less than the other
 LOOSENABLE = sorted(set(Policy.model_fields) - NEITHER)
 
 
@@ -94,6 +102,9 @@ def test_loosening_any_field_is_shown_as_looser(fields: dict[str, Any], field: s
         ("version", 2, NEUTRAL),
         ("dataset", "others", LOOSER),
         ("schema_version", 9, LOOSER),
+        ("schema_digest", "a1" * 32, TIGHTER),
+        ("approval", ["analytics"], TIGHTER),
+        ("columns", {"age": {"lower": 0, "upper": 110}, "malignant": {"max_length": 5}}, LOOSER),
         ("subjects", 4000, NEUTRAL),
         ("population", "others", LOOSER),
         ("unit", "subject", LOOSER),

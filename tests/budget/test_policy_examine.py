@@ -13,6 +13,8 @@ from privfl.dp import Block, Release, Trust, Unit, epsilon_of_cost
 from privfl.errors import Refused
 from tests.budget.policies import NOW, noiseless, policy, proposal, release
 
+STUDY: dict[str, Any] = {"purpose": Purpose.ANALYTICS, "kind": "study", "clip": None, "statistics": ("mean",)}
+
 
 def refused(by: Policy, now: int = NOW, **changes: Any) -> str:
     """Why ``by`` refuses the good proposal with ``changes``."""
@@ -35,8 +37,8 @@ def test_what_is_permitted() -> None:
         {"sites": 5, "min_survivors": 4, "release": release(min_survivors=4, colluders=2)},
         {"corrupt_bound": 2, "min_survivors": 4, "release": release(min_survivors=4, colluders=2)},
         {"attempt": 2},
-        {"purpose": Purpose.ANALYTICS, "kind": "mean", "clip": None},
-        {"purpose": Purpose.TRAINING, "kind": "histogram", "clip": None},
+        {"purpose": Purpose.ANALYTICS, "kind": "study", "clip": None, "statistics": ("mean", "histogram", "mean")},
+        {"schema_digest": b"any"},
     ]
     for changes in tighter:
         good.examine(proposal(**changes), NOW)
@@ -48,7 +50,14 @@ def test_what_is_permitted() -> None:
     ("changes", "forbidden", "allowed"),
     [
         ({"federation": "others"}, "federation 'others'", "northern hospitals"),
-        ({"kind": "linear"}, "kind 'linear'", "logistic, averaging, histogram, mean"),
+        ({"kind": "linear"}, "kind 'linear'", "logistic, averaging"),
+        ({"kind": "mean", "clip": None}, "kind 'mean'", "logistic, averaging"),
+        ({**STUDY, "statistics": ("mean", "drift")}, "statistic 'drift'", "histogram, mean"),
+        ({**STUDY, "purpose": Purpose.TRAINING}, "statistics for training", "for analytics or monitoring"),
+        ({**STUDY, "clip": 0.5}, "statistics within a task", "without a clip"),
+        ({**STUDY, "kind": "logistic"}, "statistics within a task of kind 'logistic'", "a study by itself"),
+        ({"columns": {"age": ColumnUse(text=4)}}, "as text", "numbers within its bounds"),
+        ({"columns": {"stage": ColumnUse(text=4)}}, "as text", "its classes"),
         ({"kind": "mean", "purpose": Purpose.MONITORING}, "purpose monitoring", "training, analytics"),
         ({"purpose": Purpose.ANALYTICS}, "training a model (logistic) for analytics", "for training only"),
         ({"analyst": "mallory\n"}, r"analyst 'mallory\n'", "dr-jones, lab"),
@@ -107,6 +116,36 @@ def test_other_policies_refuse_more() -> None:
         found = refused(policy(unit=unit))
         assert f"allowed: releases with a finite cost per {unit}" in found
     policy(unit="site").examine(proposal(release=release(unit="site")), NOW)
+
+
+def test_a_signed_schema_and_no_other() -> None:
+    """By its digest, whatever name and version a request gives; without one in the policy names decide."""
+    digest = "a1" * 32
+    one = policy(schema_digest=digest)
+    one.examine(proposal(schema_digest=bytes.fromhex(digest)), NOW)
+    for other in (b"", bytes(32)):
+        assert "another schema of that name and version" in refused(one, schema_digest=other)
+    assert "another schema" not in refused(one, schema=("other", 2), schema_digest=b"")
+
+
+def test_text_columns() -> None:
+    """As text, up to the length that is allowed, and as nothing else."""
+    one = policy(columns={"code": {"max_length": 6}})
+    one.examine(proposal(columns={"code": ColumnUse(text=6)}), NOW)
+    assert "7 characters; allowed: 6" in refused(one, columns={"code": ColumnUse(text=7)})
+    assert "0 characters" in refused(one, columns={"code": ColumnUse(text=0)})
+    for use in (ColumnUse(0.0, 1.0), ColumnUse(classes=("a", "b")), ColumnUse(), ColumnUse(0.0, 1.0, text=4)):
+        assert "something else than text; allowed: text of up to 6" in refused(one, columns={"code": use})
+
+
+def test_costs_that_the_question_counts_itself() -> None:
+    """They are the price, in the policy's unit; a unit that is missing has none."""
+    cheap, dear = release().cost, release(300.0).cost
+    by_subject = policy(unit="subject")
+    by_subject.examine(proposal(costs={Unit.SUBJECT: cheap}), NOW)
+    assert "no finite cost for the unit subject" in refused(by_subject, costs={Unit.RECORD: cheap})
+    assert "for one upload" in refused(policy(), costs={Unit.RECORD: dear})
+    policy().examine(proposal(release=release(300.0), costs={Unit.RECORD: cheap}), NOW)
 
 
 def test_noise_and_no_noise() -> None:
