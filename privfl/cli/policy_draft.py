@@ -38,6 +38,7 @@ QUESTIONS = (
     Question("expires", "Expires (UTC)", ""),
     Question("dataset", "Name of the schema of the data", ""),
     Question("schema_version", "Version of that schema", "", "1"),
+    Question("schema_digest", "Digest of that schema (privfl schema show; empty: none)", "# this schema and no other"),
     Question("population", "Name of the population", "# whose ids the data use: one ledger per site and population"),
     Question("subjects", "How many people, roughly, in public", "# a public figure; delta must be at most 1/(10 x it)"),
     Question("max_sites_per_subject", "At how many sites can one person's rows be", "", "1"),
@@ -52,6 +53,7 @@ QUESTIONS = (
         "# of the total, at most 1 together",
         "{training: 0.7, analytics: 0.2, monitoring: 0.1}",
     ),
+    Question("approval", "Purposes that wait for each site's yes, e.g. [analytics] (empty: none)", "# asked every time"),
     Question("analysts", "Caps by analyst, e.g. {dr-jones: 0.5} (empty: anyone)", "# only these may ask"),
     Question("window", "Window, e.g. {days: 90, lifetime_epsilon: 8, lifetime_delta: 1e-6} (empty: none)", ""),
     Question("colluders", "How many sites may collude", "\n# What every round must fulfil", "1"),
@@ -65,7 +67,7 @@ QUESTIONS = (
     Question("statistics", "Statistics, e.g. [mean, histogram] (empty: none)", ""),
     Question("columns", "Columns, e.g. {age: {lower: 0, upper: 110}}", "# bounds from knowledge, never from the rows"),
 )  # fmt: skip
-_EMPTY = {"max_epsilon_per_upload", "analysts", "window", "statistics"}
+_EMPTY = {"schema_digest", "approval", "max_epsilon_per_upload", "analysts", "window", "statistics"}
 _TOTAL = {"epsilon", "delta", "max_epsilon_per_upload", "window"}
 
 
@@ -143,7 +145,9 @@ def mapping(items: Mapping[str, str]) -> str:
 
 
 def column(value: str) -> str:
-    """``0:110`` or ``false,true`` as YAML."""
+    """``0:110``, ``false,true`` or ``text:8`` as YAML."""
+    if value.startswith("text:") and "," not in value:
+        return f"{{max_length: {value.removeprefix('text:')}}}"
     low, colon, high = value.partition(":")
     if colon and "," not in value:
         return f"{{lower: {low}, upper: {high}}}"
@@ -156,21 +160,25 @@ def columns(items: Mapping[str, str]) -> str:
 
 
 def from_schema(path: Path) -> Answers:
-    """Dataset, version, size and columns from a schema in YAML or JSON; raises Misuse."""
-    from privfl.tasks.schema import Numeric, Schema  # noqa: PLC0415
+    """Dataset, version, digest, size and columns from a schema in YAML or JSON; raises Misuse."""
+    from privfl.tasks.schema import Schema  # noqa: PLC0415
 
     if not path.is_file():
         raise Misuse(f"there is no schema file {path}; give the YAML or JSON file that describes the columns")
     schema = Schema.from_yaml(path)
-    found = {
-        name: f"{{lower: {one.lower!r}, upper: {one.upper!r}}}"
-        if isinstance(one, Numeric)
-        else f"{{classes: [{', '.join(map(_plain, one.classes))}]}}"
-        for name, one in schema.columns.items()
-    }
+    found = {name: _allowed(one) for name, one in schema.columns.items()}
     return {
         "dataset": scalar(schema.name),
         "schema_version": str(schema.version),
+        "schema_digest": json.dumps(schema.digest.hex()),  # quoted, or digits alone would be a number
         "subjects": str(schema.records),
         "columns": columns(found),
     }
+
+
+def _allowed(one: Any) -> str:
+    if one.kind == "numeric":
+        return f"{{lower: {one.lower!r}, upper: {one.upper!r}}}"
+    if one.kind == "text":
+        return f"{{max_length: {one.max_length}}}"
+    return f"{{classes: [{', '.join(map(_plain, one.classes))}]}}"

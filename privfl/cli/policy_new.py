@@ -55,6 +55,9 @@ def new(
     expires: Annotated[Say, typer.Option(help="Day on which it ends, YYYY-MM-DD (UTC).")] = None,
     dataset: Annotated[Say, typer.Option(help="Name of the schema.")] = None,
     schema_version: Annotated[Count, typer.Option(help="Version of the schema.")] = None,
+    schema_digest: Annotated[
+        Say, typer.Option(help="Digest of the one schema that may be read; --schema fills it in.")
+    ] = None,
     population: Annotated[Say, typer.Option(help="Whose ids the data use; one ledger per site and population.")] = None,
     subjects: Annotated[Count, typer.Option(help="Declared public number of people.")] = None,
     max_sites_per_subject: Annotated[Count, typer.Option(help="At how many sites one person may be.")] = None,
@@ -65,6 +68,9 @@ def new(
     without_noise: Annotated[bool, typer.Option("--without-noise", help="Exact sums; protects no one.")] = False,
     max_epsilon_per_upload: Annotated[Real, typer.Option(help="Cap on one upload alone.")] = None,
     share: Annotated[Many, _pair("PURPOSE=PART", "Share of the total")] = None,
+    approval: Annotated[
+        Many, typer.Option(metavar="PURPOSE", help="Each site's operator says yes to every request for it (repeat)")
+    ] = None,
     analyst: Annotated[Many, _pair("NAME=PART", "Who may ask, and his cap")] = None,
     window_days: Annotated[Count, typer.Option(help="Length of a sliding window that refreshes the total.")] = None,
     lifetime_epsilon: Annotated[Real, typer.Option(help="Cap for life, with a window.")] = None,
@@ -79,7 +85,8 @@ def new(
     task: Annotated[list[str] | None, _pair("KIND=CLIP", "Allowed training and its largest clip")] = None,
     statistic: Annotated[Many, typer.Option(help="Name of a statistic (repeat)")] = None,
     column_: Annotated[
-        list[str] | None, typer.Option("--column", metavar="NAME=LOW:HIGH", help="or NAME=CLASS,CLASS (repeat)")
+        list[str] | None,
+        typer.Option("--column", metavar="NAME=LOW:HIGH", help="or NAME=CLASS,CLASS or NAME=text:LENGTH (repeat)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -95,11 +102,16 @@ def new(
     }  # fmt: skip
     names = {"federation": federation, "dataset": dataset, "population": population}
     answers = from_schema(schema) if schema is not None else {}
+    if (dataset, schema_version) != (None, None):
+        answers.pop("schema_digest", None)  # it is about another schema then
+    if schema_digest is not None:
+        answers["schema_digest"] = json.dumps(schema_digest)
     answers |= {field: str(value) for field, value in given.items() if value is not None}
     answers |= {field: scalar(value) for field, value in names.items() if value is not None}
     window = {"days": window_days, "lifetime_epsilon": lifetime_epsilon, "lifetime_delta": lifetime_delta}
     several = {
         "shares": mapping(pairs(share or [], "--share")),
+        "approval": f"[{', '.join(approval)}]" if approval else "",
         "analysts": mapping(pairs(analyst or [], "--analyst")),
         "window": mapping({name: str(value) for name, value in window.items() if value is not None}),
         "modes": f"[{', '.join(mode)}]" if mode else "",
