@@ -80,6 +80,10 @@ class Label(StrEnum):
     LEDGER_ENTRY = "ledger entry, signed"
     STATE = "state"
     ENVELOPE = "envelope"
+    # monitoring
+    COLUMN = "column declaration"
+    PROFILE = "reference profile"
+    PROFILE_SIGNED = "reference profile, signed"
 
 
 def context(label: Label, *parts: object) -> bytes:
