@@ -38,7 +38,7 @@ QUESTIONS = (
     Question("expires", "Expires (UTC)", ""),
     Question("dataset", "Name of the schema of the data", ""),
     Question("schema_version", "Version of that schema", "", "1"),
-    Question("schema_digest", "Digest of that schema (privfl schema show; empty: none)", "# this schema and no other"),
+    Question("schema_digest", "Digest of that schema", "# this schema and no other"),
     Question("population", "Name of the population", "# whose ids the data use: one ledger per site and population"),
     Question("subjects", "How many people, roughly, in public", "# a public figure; delta must be at most 1/(10 x it)"),
     Question("max_sites_per_subject", "At how many sites can one person's rows be", "", "1"),
@@ -53,7 +53,7 @@ QUESTIONS = (
         "# of the total, at most 1 together",
         "{training: 0.7, analytics: 0.2, monitoring: 0.1}",
     ),
-    Question("approval", "Purposes that wait for each site's yes, e.g. [analytics] (empty: none)", "# asked every time"),
+    Question("approval", "Purposes that wait for each site's yes", "# each site's operator is asked every time"),
     Question("analysts", "Caps by analyst, e.g. {dr-jones: 0.5} (empty: anyone)", "# only these may ask"),
     Question("window", "Window, e.g. {days: 90, lifetime_epsilon: 8, lifetime_delta: 1e-6} (empty: none)", ""),
     Question("colluders", "How many sites may collude", "\n# What every round must fulfil", "1"),
@@ -67,7 +67,9 @@ QUESTIONS = (
     Question("statistics", "Statistics, e.g. [mean, histogram] (empty: none)", ""),
     Question("columns", "Columns, e.g. {age: {lower: 0, upper: 110}}", "# bounds from knowledge, never from the rows"),
 )  # fmt: skip
-_EMPTY = {"schema_digest", "approval", "max_epsilon_per_upload", "analysts", "window", "statistics"}
+#: Never asked: a digest is not typed, and an empty answer is what most mean. Options and the schema fill them in.
+_SILENT = {"schema_digest", "approval"}
+_EMPTY = {"max_epsilon_per_upload", "analysts", "window", "statistics"}
 _TOTAL = {"epsilon", "delta", "max_epsilon_per_upload", "window"}
 
 
@@ -94,7 +96,8 @@ def default(question: Question, answers: Mapping[str, str], now: int) -> str | N
 def asked(answers: Mapping[str, str]) -> list[Question]:
     """The questions that make sense beside ``answers``."""
     without = bool(answers.get("without_noise"))
-    return [question for question in QUESTIONS if not (without and question.field in _TOTAL)]
+    left_out = _SILENT | (_TOTAL if without else set())
+    return [question for question in QUESTIONS if question.field not in left_out]
 
 
 def draft(answers: Mapping[str, str]) -> str:

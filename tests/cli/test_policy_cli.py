@@ -132,6 +132,9 @@ def test_new_by_options(run: Calls, tmp_path: Path) -> None:
         "--task=averaging=2",
         "--statistic=mean",
         "--statistic=count",
+        "--schema-digest=" + "12" * 32,
+        "--approval=analytics",
+        "--column=code=text:6",
     ]
     found = run.json("new", path, *GIVEN, *options)
     one = Policy.from_yaml(path)
@@ -144,7 +147,12 @@ def test_new_by_options(run: Calls, tmp_path: Path) -> None:
     assert (one.window.days, one.window.lifetime_epsilon, one.window.lifetime_delta) == (30, 9, 1e-6)
     assert (one.colluders, one.min_survivors, one.min_sites, one.min_committee) == (2, 5, 6, 4)
     assert (one.attempts_per_round, one.modes, one.min_cell_count) == (2, ("complete",), 5)
-    assert (one.tasks["averaging"].clip, one.statistics, list(one.columns)) == (2, ("count", "mean"), ["age", "ill"])
+    assert (one.tasks["averaging"].clip, one.statistics, list(one.columns)) == (
+        2,
+        ("count", "mean"),
+        ["age", "ill", "code"],
+    )
+    assert (one.schema_digest, one.approval, one.columns["code"].max_length) == ("12" * 32, ("analytics",), 6)
     assert path.read_text().count("\n#") >= 6
 
 
@@ -164,6 +172,7 @@ def test_new_from_a_schema(run: Calls, tmp_path: Path) -> None:
         "no": {"classes": ["yes", "no", "007", "ä"]},
         "ill: or not": {"classes": [False, True]},
         "stage": {"classes": [1, 2]},
+        "code": {"max_length": 6},
     }
     schema = Schema(name="tumours of the north", version=3, records=700, columns=columns)
     (tmp_path / "schema.json").write_text(schema.to_json())
@@ -175,6 +184,11 @@ def test_new_from_a_schema(run: Calls, tmp_path: Path) -> None:
     assert set(one.columns["no"].classes) == {"yes", "no", "007", "ä"}
     assert one.columns["ill: or not"].classes == (False, True)
     assert one.columns["stage"].classes == (1, 2)
+    assert one.columns["code"].max_length == 6
+    assert one.schema_digest == schema.digest.hex()  # signing the policy signs the schema
+    other = tmp_path / "other.yaml"
+    run.json("new", other, "--schema", tmp_path / "schema.json", "--federation", "f", "--dataset", "g", "--yes")
+    assert Policy.from_yaml(other).schema_digest is None  # it would be that of another schema
     run("new", tmp_path / "q", "--schema", tmp_path / "none", "--yes").failed(2, "there is no schema file")
 
 
