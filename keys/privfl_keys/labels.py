@@ -78,6 +78,9 @@ class Label(StrEnum):
     COHORT = "cohort"
     LEDGER = "ledger"
     LEDGER_ENTRY = "ledger entry, signed"
+    REQUEST = "request"
+    DECISION = "decision"
+    DECISION_SIGNED = "decision, signed"
     STATE = "state"
     ENVELOPE = "envelope"
     # monitoring
