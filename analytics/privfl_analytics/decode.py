@@ -40,6 +40,7 @@ __all__ = [
     "number",
     "percent",
     "resolves",
+    "within",
     "z_of",
 ]
 
@@ -65,12 +66,13 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """Several numbers that were decoded together, each array of one shape."""
+    """Several numbers that were decoded together, each array of one shape; ``noise`` is the noise's part of ``se``."""
 
     value: Floats
     se: Floats
     lower: Floats
     upper: Floats
+    noise: Floats
 
     def __getitem__(self, at: int) -> Estimate:
         return Estimate(*(float(part.ravel()[at]) for part in (self.value, self.se, self.lower, self.upper)))
@@ -97,9 +99,9 @@ def resolves(denominator: float, sd: float, by: float = RESOLVED) -> bool:
 def interval_of(
     value: float, se: float, context: Context, limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> Estimate:
-    """value ± z·se, cut at what is possible at all (which costs no coverage)."""
-    reach, (low, high) = z_of(context) * se, limits
-    return Estimate(value, se, min(max(value - reach, low), high), max(min(value + reach, high), low))
+    """value ± z·se, cut at what is possible at all."""
+    reach = z_of(context) * se
+    return within(Estimate(value, se, value - reach, value + reach), limits)
 
 
 def multinomial_covariance(counts: Floats) -> Floats:
@@ -142,7 +144,8 @@ def bootstrap(
         return None
     decoded = np.where(np.isfinite(decoded), decoded, np.nan)
     lower, upper = np.nanquantile(decoded, percent(context), axis=0)
-    return Estimates(value, np.nanstd(decoded, axis=0), lower, upper)
+    spread = np.nanstd(decoded, axis=0)
+    return Estimates(value, spread, lower, upper, spread)
 
 
 def _root(covariance: Floats) -> Floats:
@@ -159,7 +162,7 @@ def estimates(
     context: Context,
     *,
     sample: Floats | None = None,
-    denominators: Sequence[int] = (),
+    denominators: Sequence[int | Floats] = (),
 ) -> Estimates | None:
     """Numbers that are functions of noisy sums, by the rules of the design; None where not resolved.
 
@@ -169,23 +172,25 @@ def estimates(
         function: maps sums (…, k) to numbers (…, m), vectorised over leading axes.
         sds: noise of each sum.
         sample: sampling covariance (k, k) of the sums; used for intervals of the population only.
-        denominators: which of the sums are divided by.
+        denominators: which of the sums are divided by; weights (k,) stand for a weighted sum of them.
     """
     noise = np.broadcast_to(np.asarray(sds, dtype=np.float64), values.shape)
-    if not all(resolves(float(values[at]), float(noise[at])) for at in denominators):
+    below = [np.eye(len(values))[one] if isinstance(one, int) else one for one in denominators]
+    stand = [(float(one @ values), math.hypot(*(one * noise))) for one in below]
+    if not all(resolves(value, sd) for value, sd in stand):
         return None
     covariance = np.diag(noise**2)
     if sample is not None and context.interval == "population":
         covariance = covariance + sample
-    if not all(resolves(float(values[at]), float(noise[at]), FIRM) for at in denominators):
+    if not all(resolves(value, sd, FIRM) for value, sd in stand):
         return bootstrap(function, values, covariance, context)
     with np.errstate(all="ignore"):
-        value = function(values)
-        se = delta_method(jacobian(function, values), covariance)
+        value, slopes = function(values), jacobian(function, values)
+        se = delta_method(slopes, covariance)
     if not (np.isfinite(value).all() and np.isfinite(se).all()):
         return None
     reach = z_of(context) * se
-    return Estimates(value, se, value - reach, value + reach)
+    return Estimates(value, se, value - reach, value + reach, delta_method(slopes, np.diag(noise**2)))
 
 
 def estimate(
@@ -195,10 +200,13 @@ def estimate(
     context: Context,
     *,
     sample: Floats | None = None,
-    denominators: Sequence[int] = (),
+    denominators: Sequence[int | Floats] = (),
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate | None:
-    """:func:`estimates` of a function that maps (…, k) to (…); the interval is cut at ``limits``."""
+    """:func:`estimates` of a function that maps (…, k) to (…), cut at the ``limits`` of what is possible.
+
+    None also where noise alone would make the interval as wide as the limits: it would say nothing.
+    """
     found = estimates(
         lambda sums: np.asarray(function(sums))[..., None],
         values,
@@ -207,10 +215,18 @@ def estimate(
         sample=sample,
         denominators=denominators,
     )
-    if found is None:
+    low, high = limits
+    if found is None or 2 * z_of(context) * float(found.noise[0]) >= high - low:
         return None
-    one, (low, high) = found[0], limits
-    return Estimate(one.value, one.se, min(max(one.lower, low), high), max(min(one.upper, high), low))
+    return within(found[0], limits)
+
+
+def within(one: Estimate, limits: tuple[float, float]) -> Estimate:
+    """An estimate cut at what is possible at all, which costs no coverage."""
+    low, high = limits
+    return Estimate(
+        min(max(one.value, low), high), one.se, min(max(one.lower, low), high), max(min(one.upper, high), low)
+    )
 
 
 def null_p_value(observed: float, null: Floats) -> float:
@@ -227,11 +243,14 @@ def hidden(counts: Floats, minimum: int) -> Bools:
     In every line along every axis no cell is hidden alone, so that no total of a line minus what is shown gives one.
     A minimum of 1 hides nothing: which counts are 0 is then no secret.
     """
-    mask: Bools = np.zeros(counts.shape, dtype=np.bool_) if minimum <= 1 else counts < minimum
+    if minimum <= 1:
+        return np.zeros(counts.shape, dtype=np.bool_)
+    mask: Bools = counts < minimum
+    order = np.arange(counts.size).reshape(counts.shape)
     lines = [
-        (tuple(np.unravel_index(line, counts.shape)[axis] for axis in range(counts.ndim)))
-        for at in range(counts.ndim)
-        for line in np.moveaxis(np.arange(counts.size).reshape(counts.shape), at, -1).reshape(-1, counts.shape[at])
+        np.unravel_index(line, counts.shape)
+        for axis in range(counts.ndim)
+        for line in np.moveaxis(order, axis, -1).reshape(-1, counts.shape[axis])
     ]
     changed = True
     while changed:
@@ -286,7 +305,7 @@ def count_rows(
         if context.interval == "population":
             drawn = max(count, 0.0) * (max(0.0, 1.0 - count / total) if total is not None and total > 0 else 1.0)
         found = interval_of(count, math.sqrt(drawn + sd * sd), context, (0.0, math.inf))
-        rows.append(number(what, Estimate(max(count, 0.0), found.se, found.lower, found.upper), at=at, unit=unit))
+        rows.append(number(what, found, at=at, unit=unit))
     return rows
 
 
