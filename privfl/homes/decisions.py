@@ -1,4 +1,4 @@
-"""A request to a site's operator and his decisions on it, as signed records; :mod:`privfl.homes.requests` keeps them."""
+"""A request to a site's operator and his decisions, as signed records; :mod:`privfl.homes.requests` keeps them."""
 
 from __future__ import annotations
 
