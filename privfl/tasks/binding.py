@@ -7,7 +7,11 @@ leaves, so every odd value gets a defined reading and is counted for the site's 
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import hashlib
 import html
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from privfl.entropy import Entropy
 from privfl.errors import DataError, Misuse
 from privfl.tasks.schema import Category, Class, Numeric, Schema, Text
 
@@ -73,6 +78,8 @@ class BoundData:
         codes: per category column int64 ``[n]``, the place of the class in its declaration; -1 for missing
             or unknown.
         report: counts for the site's own log.
+        subjects: int64 ``[n]``, one number per subject of this table, -1 where a row has none; None without a
+            subject column.
     """
 
     schema: Schema
@@ -80,6 +87,7 @@ class BoundData:
     present: npt.NDArray[np.bool_]
     codes: Mapping[str, Codes]
     report: BindReport
+    subjects: Codes | None = None
     _prepared: dict[object, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -100,6 +108,41 @@ class BoundData:
         kept: T = self._prepared[key]
         return kept
 
+    def bounded(self, rows: int, entropy: Entropy) -> BoundData:
+        """At most ``rows`` rows of each subject, none without one; the same ones for as long as the table is bound.
+
+        Which ones follows from a keyed hash of each row's own content: a subject's rows alone decide which of them
+        stay, never their place in the table or other subjects' rows.
+
+        Args:
+            rows: 1 or more. entropy: of the key, which is drawn once.
+
+        Raises:
+            Misuse: the schema names no subject column.
+        """
+        return self.prepared(("bounded", rows), lambda: self._bounded(rows, entropy.draw(32)))
+
+    def _bounded(self, rows: int, key: bytes) -> BoundData:
+        if self.subjects is None:
+            raise Misuse("rows of one subject cannot be told apart; name the subject column in the schema")
+        owned = np.flatnonzero(self.subjects >= 0)
+        who = self.subjects[owned]
+        many = np.bincount(who, minlength=1)[who] > rows
+        order = np.zeros(len(owned), dtype=np.uint64)  # of those that all stay it does not matter
+        order[many] = self._hashes(owned[many], key)
+        sorted_ = np.lexsort((order, who))
+        first = np.searchsorted(who[sorted_], who[sorted_], side="left")
+        keep = np.sort(owned[sorted_[np.arange(len(sorted_)) - first < rows]])
+        codes = {name: column[keep] for name, column in self.codes.items()}
+        return BoundData(self.schema, self.values[keep], self.present[keep], codes, self.report, self.subjects[keep])
+
+    def _hashes(self, places: Codes, key: bytes) -> npt.NDArray[np.uint64]:
+        """Keyed hash of the content of some rows, uint64: rows of the same content contribute the same."""
+        parts = [self.values[places], self.present[places], *(codes[places, None] for codes in self.codes.values())]
+        content = np.hstack([np.ascontiguousarray(part).view(np.uint8).reshape(len(places), -1) for part in parts])
+        found = (hashlib.blake2b(row.tobytes(), key=key, digest_size=8).digest() for row in content)
+        return np.frombuffer(b"".join(found), dtype="<u8").astype(np.uint64)
+
     def label(self, name: str) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Label values and where they are usable: class codes of a category, public units of a number."""
         if name in self.codes:
@@ -114,7 +157,8 @@ def bind(schema: Schema, frame: pd.DataFrame) -> BoundData:
 
     NaN and missing values read as the centre of a feature and as "no label" of a label; infinities and
     values out of bounds as the bound; classes that were not declared as unknown. All are counted in
-    ``report`` and none is an error. Columns that the schema does not declare are ignored.
+    ``report`` and none is an error; a declared missing code reads as missing. Columns that the schema does not
+    declare are ignored; text columns are looked at for their type only, as nothing that needs rows in memory uses them.
 
     Args:
         schema: the federation's public agreement.
@@ -125,7 +169,7 @@ def bind(schema: Schema, frame: pd.DataFrame) -> BoundData:
     """
     if not isinstance(frame, pd.DataFrame):
         raise DataError(f"expected a pandas DataFrame, not a {type(frame).__name__}")
-    complaints = [text for name in schema.columns if (text := _mismatch(schema, frame, name))]
+    complaints = [text for name in schema.names if (text := _mismatch(schema, frame, name))]
     if complaints:
         raise DataError(f"the table does not fit {schema!r}: " + "; ".join(complaints))
     counts: dict[str, ColumnCounts] = {}
@@ -138,15 +182,20 @@ def bind(schema: Schema, frame: pd.DataFrame) -> BoundData:
         elif isinstance(column, Numeric):
             place = schema.numeric.index(name)
             values[:, place], present[:, place], counts[name] = _scale(frame[name], column)
-    return BoundData(schema, values, present, codes, BindReport(len(frame), counts))
+    subjects = None if schema.subject is None else _subjects(frame[schema.subject])
+    return BoundData(schema, values, present, codes, BindReport(len(frame), counts), subjects)
 
 
 def _mismatch(schema: Schema, frame: pd.DataFrame, name: str) -> str | None:
     found = [column for column in frame.columns if column == name]
+    if not found and name == schema.subject:
+        return f"column {name!r} is missing, which tells whose row it is (the schema's subject)"
     if not found:
         return f"column {name!r} is missing"
     if len(found) > 1:
         return f"column {name!r} occurs {len(found)} times"
+    if name == schema.subject:
+        return None  # ids may be numbers or text of any kind
     series, column = frame[name], schema.columns[name]
     if isinstance(column, Numeric):
         fits = pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_complex_dtype(series.dtype)
@@ -176,8 +225,8 @@ def _could_hold(series: pd.Series[Any], kind: type[Class]) -> bool:
 
 def _scale(series: pd.Series[Any], column: Numeric) -> tuple[Floats, npt.NDArray[np.bool_], ColumnCounts]:
     raw = series.to_numpy(dtype=np.float64, na_value=np.nan)
-    present = ~np.isnan(raw)
-    infinite = np.isinf(raw)
+    present = ~(np.isnan(raw) | np.isin(raw, column.missing))
+    infinite = present & np.isinf(raw)
     outside = present & ~infinite & ((raw < column.lower) | (raw > column.upper))
     filled = np.where(present, raw, column.center)
     scaled = (np.clip(filled, column.lower, column.upper) - column.center) / column.scale
@@ -187,9 +236,32 @@ def _scale(series: pd.Series[Any], column: Numeric) -> tuple[Floats, npt.NDArray
 def _encode(series: pd.Series[Any], column: Category) -> tuple[Codes, ColumnCounts]:
     missing = series.isna().to_numpy(dtype=np.bool_)
     place = {_key(item): code for code, item in enumerate(column.classes)}
+    place |= {_key(item): -2 for item in column.missing}
     found = (place.get(_key(item), -1) for item in series.to_numpy(dtype=object))
-    codes = np.where(missing, -1, np.fromiter(found, np.int64, len(series)))
+    read = np.fromiter(found, np.int64, len(series))
+    missing = missing | (read == -2)
+    codes = np.where(missing, -1, read)
     return codes, ColumnCounts(missing=int(missing.sum()), unknown=int(((codes < 0) & ~missing).sum()))
+
+
+def _subjects(series: pd.Series[Any]) -> Codes:
+    """One number per id, -1 for a missing or blank one. Ids that are neither number nor text count as missing."""
+    items = series.to_numpy(dtype=object)
+    gone = series.isna().to_numpy(dtype=np.bool_)
+    keys = (None if nothing else _id(item) for item, nothing in zip(items, gone, strict=True))
+    seen: dict[object, int] = {}
+    found = (-1 if key is None else seen.setdefault(key, len(seen)) for key in keys)
+    return np.fromiter(found, np.int64, len(items))
+
+
+def _id(item: Any) -> tuple[str, object] | None:
+    if isinstance(item, np.generic):
+        item = item.item()
+    if isinstance(item, str):
+        return ("text", item) if item.strip() else None
+    if isinstance(item, bool | int | float):
+        return ("number", item)
+    return ("text", str(item)) if isinstance(item, uuid.UUID | datetime.date | decimal.Decimal) else None
 
 
 def _key(item: Any) -> tuple[str, object]:

@@ -169,7 +169,7 @@ class Schema(Declared):
             try:
                 built[name] = item if isinstance(item, Numeric | Category | Text) else _column(item)
             except Misuse as error:
-                complaints.append(f"{name}: {error}")
+                complaints.append(f"column {name!r}: {error}")
         if complaints:
             raise ValueError("; ".join(complaints))
         return built
@@ -244,6 +244,11 @@ class Schema(Declared):
         return tuple(name for name, column in self.columns.items() if isinstance(column, Numeric))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that is read of a table: the columns, and the subject column last."""
+        return (*self.columns, *(() if self.subject is None else (self.subject,)))
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Names of the text columns, in order."""
         return tuple(name for name, column in self.columns.items() if isinstance(column, Text))
@@ -264,7 +269,7 @@ class Schema(Declared):
 
 def _column(item: Any) -> Column:
     if not isinstance(item, Mapping):
-        raise Misuse("must be a mapping with bounds or classes")
+        raise Misuse("must be a mapping; write {lower: 0, upper: 110}, {classes: [no, yes]} or {max_length: 8}")
     fields = dict(item)
     if "classes" in fields:
         return Category(**fields)
