@@ -23,14 +23,15 @@ from privfl.homes.state import State
 from privfl.homes.trial import Trial
 from privfl.learn import Schema, Task
 from privfl.runtime.coordinator import CoordinatorNode
-from privfl.runtime.coordinator_process import compile_task
 from privfl.runtime.jobs import TaskFile
 from privfl.runtime.shelves import MemoryShelf
 from privfl.runtime.site import SiteNode
 from privfl.runtime.site_process import SiteProcess
 from privfl.runtime.store import MemorySiteStore
 from privfl.runtime.terms import Terms, costs_of
+from privfl.runtime.training_jobs import compile_task
 from privfl.secagg import Announcement, Rules
+from privfl.tasks import Question
 from privfl.wires import MemoryWire
 
 __all__ = ["Meter", "Seat", "World", "fill", "seated"]
@@ -107,9 +108,11 @@ class Named:
         """As the terms, of the policy."""
         return replace(self._terms.rules(), policy=self._policy)
 
-    def permit(self, roster: Roster, announcement: Announcement, task: Task, mandate: bytes, now: int) -> Charge:
+    def permit(
+        self, roster: Roster, announcement: Announcement, question: Question, inputs: bytes, mandate: bytes, now: int
+    ) -> Charge:
         """As the terms."""
-        return self._terms.permit(roster, announcement, task, mandate, now)
+        return self._terms.permit(roster, announcement, question, inputs, mandate, now)
 
 
 class Seat:

@@ -160,19 +160,18 @@ def jobs(folder: Folder, as_json: AsJson = False) -> None:
 
     from privfl.runtime.jobs import jobs_of  # noqa: PLC0415
 
-    found = [(job, job.state(), job.task) for job in jobs_of(folder)]
+    found = [(job, job.state()) for job in jobs_of(folder)]
     if as_json:
-        rows = [
-            {"job": job.id, "name": task.name, "state": state.state, "error": state.error} for job, state, task in found
-        ]
+        rows = [{"job": job.id, "name": job.name, "state": state.state, "error": state.error} for job, state in found]
         tell(True, {"jobs": rows})
         return
     table = Table(title=f"{len(found)} task(s) in {folder}", title_justify="left")
     for heading in ("job", "name", "rounds", "epsilon", "state"):
         table.add_column(heading)
-    for job, state, task in found:
-        cost = "none" if task.epsilon is None else f"{task.epsilon:g}"
-        table.add_row(job.id, escape(task.name), str(task.rounds), cost, escape(f"{state.state} {state.error}".strip()))
+    for job, state in found:
+        epsilon = job.fields.get("epsilon")
+        cost = "none" if epsilon is None else f"{epsilon:g}"
+        table.add_row(job.id, escape(job.name), str(job.rounds), cost, escape(f"{state.state} {state.error}".strip()))
     Console().print(table)
 
 

@@ -96,8 +96,8 @@ def sign_mandate(
     from privfl.homes.membership import read_policy  # noqa: PLC0415
     from privfl.homes.officer import OfficerHome  # noqa: PLC0415
     from privfl.homes.rosters import read_rosters  # noqa: PLC0415
-    from privfl.runtime.coordinator_process import compile_task  # noqa: PLC0415
     from privfl.runtime.jobs import read_task  # noqa: PLC0415
+    from privfl.runtime.training_jobs import compile_task  # noqa: PLC0415
 
     if out.exists():
         raise Misuse(f"{out} is there already and stays as it is; give another name with --out")
@@ -152,7 +152,7 @@ def _here(job: Job, home: OpenCoordinator, pace: tuple[float, float, float], lev
     from privfl.cli.serve import LogFormat, logging_to  # noqa: PLC0415
     from privfl.clock import SystemClock  # noqa: PLC0415
     from privfl.runtime.coordinator_process import CoordinatorProcess, Pace  # noqa: PLC0415
-    from privfl.runtime.progress import TrainingProgress  # noqa: PLC0415
+    from privfl.runtime.progress import RunProgress  # noqa: PLC0415
 
     logging_to(home.folder, "coordinator", LogFormat.TEXT, level)
     clock, waits = SystemClock(), Pace(*(int(1000 * seconds) for seconds in pace))
@@ -161,7 +161,7 @@ def _here(job: Job, home: OpenCoordinator, pace: tuple[float, float, float], lev
     if quiet:
         process.run(job)
         return
-    with TrainingProgress(job.task.rounds) as bar:
+    with RunProgress(job.rounds, job.verb) as bar:
         process.run(job, bar)
 
 

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, ClassVar, Protocol
 
 from privfl_keys import Roster
@@ -17,13 +18,25 @@ from privfl_keys import Roster
 from privfl.budget import Charge, Purpose
 from privfl.budget.ledger_entries import Entry, Kind, Mandated
 from privfl.codec import Bounds, Bytes32, Record, Uint32
-from privfl.errors import Misuse, Refused, StorageError, Theirs
+from privfl.errors import Misuse, PrivflError, Refused, StorageError, Theirs
+from privfl.homes.lock import holder
 from privfl.homes.requests import NOTHING, Answer, Decision, Known, Request, RequestBook, Standing, State
+from privfl.homes.site import SiteHome
 from privfl.secagg import Announcement
 from privfl.secagg.messages import Scope
 from privfl.tasks import Question
 
-__all__ = ["NOT_YET", "REFUSED", "USED", "Consent", "Consult", "Consulted", "decisions_noted", "note_of"]
+__all__ = [
+    "NOT_YET",
+    "REFUSED",
+    "USED",
+    "Consent",
+    "Consult",
+    "Consulted",
+    "decisions_noted",
+    "note_decisions",
+    "note_of",
+]
 
 log = logging.getLogger("privfl.site")
 
@@ -147,14 +160,18 @@ class Consent:
 
         What does not verify is told in this site's log and counts as no approval.
         """
-        mark = self.book.mark()
-        if mark == self._mark:
-            return 0
         done = 0
-        for request in self.book.all():
-            before = self._known(request.id)[0]
-            standing = self._standing(request, now)
-            done += standing.known[0] - before if standing.decisions else 0
+        try:
+            mark = self.book.mark()
+            for request in self.book.all() if mark != self._mark else ():
+                before = self._known(request.id)[0]
+                standing = self._standing(request, now)
+                done += standing.known[0] - before if standing.decisions else 0
+        except StorageError:
+            raise
+        except Misuse as error:
+            log.error("%s", error)
+            return done
         self._mark = mark
         return done
 
@@ -240,3 +257,21 @@ def _under(standing: Standing, question: Question) -> tuple[bytes, int]:
     """What uploads under an approval are counted by, as those under a mandate are."""
     assert standing.last is not None
     return standing.last.hash[:16], question.uploads
+
+
+def note_decisions(folder: Path, passphrase: str, now: int) -> bool:
+    """Note in the ledger what was decided, where no process of the site runs that would; returns whether it is noted.
+
+    A site that cannot be opened now (its roster has expired, say) notes it at its next start.
+    """
+    if holder(folder) is not None:
+        return False
+    try:
+        with SiteHome.open(folder, passphrase, now, data=False) as site:
+            book = RequestBook(folder, site.identity.key.verify_key)
+            Consent(book, site.policy.approval, site.ledger).settle(now)
+            site.state.put(site.anchor_item())
+    except PrivflError as error:
+        log.warning("the decision is signed and kept; it is not noted yet: %s", error)
+        return False
+    return True

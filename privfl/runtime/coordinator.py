@@ -18,7 +18,6 @@ from privfl.codec import Record
 from privfl.entropy import Entropy
 from privfl.errors import Refused, RoundAborted
 from privfl.homes.state import Items
-from privfl.learn import Task
 from privfl.ring import Ring, packed_size
 from privfl.runtime.desk import Desk, View
 from privfl.runtime.post import (
@@ -50,6 +49,7 @@ from privfl.secagg import (
 from privfl.secagg.messages import split
 from privfl.secagg.party import Party
 from privfl.secagg.record import merge_disputes
+from privfl.tasks import Question
 from privfl.wires import Mailbox
 
 __all__ = ["CoordinatorNode", "RoundResult"]
@@ -222,7 +222,7 @@ class CoordinatorNode:
 
     def run_round(
         self,
-        task: Task,
+        task: Question,
         inputs: bytes,
         policy: bytes,
         number: int,
@@ -263,10 +263,10 @@ class CoordinatorNode:
             except (RoundAborted, TooFewShares) as error:
                 last, self.last_abort = error, str(error)
                 log.warning("round %d, attempt %d: %s", number, a.attempt, error)
-                self._give_up(a, votes=not a.complete or task.release is None)
+                self._give_up(a, votes=not a.complete or task.sum_of(inputs).release is None)
         raise RoundAborted(f"round {number} was given up after {attempts} attempt(s): {last}")
 
-    def _unfinished(self, task: Task, inputs: bytes, policy: bytes, number: int) -> Announcement | None:
+    def _unfinished(self, task: Question, inputs: bytes, policy: bytes, number: int) -> Announcement | None:
         """The announcement of a slot that was open when this coordinator stopped, if it asks the same."""
         slot = self.machine.slot
         if not self.slot_open:
@@ -283,7 +283,7 @@ class CoordinatorNode:
 
     def _announced(
         self,
-        task: Task,
+        task: Question,
         inputs: bytes,
         policy: bytes,
         slot: tuple[int, int],
@@ -291,13 +291,14 @@ class CoordinatorNode:
         least: int,
         more: Mapping[str, bytes | None] | None,
     ) -> Announcement:
+        total = task.sum_of(inputs)
         plan = SlotPlan(
             task.id,
             inputs_hash(inputs),
             policy,
-            task.ring.bits,
-            task.ring.word,
-            task.length,
+            total.ring.bits,
+            total.ring.word,
+            total.length,
             self._cohort(complete, least),
             complete,
             least,
@@ -313,7 +314,7 @@ class CoordinatorNode:
         honest = tuple(site for site in sites if site not in self.convicted)
         return sites if complete or len(honest) < least else honest
 
-    def _attempt(self, task: Task, inputs: bytes, a: Announcement, mandate: bytes) -> RoundResult:
+    def _attempt(self, task: Question, inputs: bytes, a: Announcement, mandate: bytes) -> RoundResult:
         view, reasons = self.view, dict[bytes, str]()
         view.round, view.attempt, view.deadline = a.round, a.attempt, a.deadline
         view.refused, view.sizes = {}, {}
@@ -321,7 +322,7 @@ class CoordinatorNode:
             view.phase = "collecting"
             reasons = self._collect(Invitation(a, task.descriptor(), inputs, mandate), view.sizes)
             if len(reasons) == len(a.sites):
-                self._give_up(a, votes=not a.complete or task.release is None)
+                self._give_up(a, votes=not a.complete or task.sum_of(inputs).release is None)
                 raise Refused(f"every site refused round {a.round}: {next(iter(reasons.values()))}")
             try:
                 self.machine.close()

@@ -7,37 +7,27 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from privfl_keys import Roster
-
-from privfl.budget import Charge, Mandate, Policy, Purpose
+from privfl.budget import Mandate
 from privfl.clock import Clock, SystemClock
 from privfl.codec import Record
 from privfl.dp import Release
 from privfl.entropy import SYSTEM, Entropy
-from privfl.errors import BudgetExceeded, Misuse, PrivflError, RoundAborted, StorageError, WireError
+from privfl.errors import PrivflError, RoundAborted, StorageError, WireError
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.homes.files import write_file
-from privfl.learn import Schema, Task
 from privfl.runtime.alive import Process
 from privfl.runtime.coordinator import CoordinatorNode, RoundResult
-from privfl.runtime.fit import Fit, transcript_name
-from privfl.runtime.jobs import Job, JobState, TaskFile, jobs_of
+from privfl.runtime.fit import transcript_name
+from privfl.runtime.jobs import Job, JobState, jobs_of
+from privfl.runtime.run import STOPPED_EARLY, Bar, Outcome, Run, RunRecord, Setting, Stage
 from privfl.runtime.shelves import FolderShelf
 from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile, show_failed_start
-from privfl.runtime.terms import costs_of
-from privfl.runtime.training import STOPPED_EARLY, RunRecord, Setting, Stage, TrainingRun
 from privfl.secagg import Transcript, read_transcript
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from privfl.runtime.progress import TrainingProgress
-
-__all__ = ["CoordinatorProcess", "Pace", "compile_task", "run_coordinator", "summary_of"]
+__all__ = ["CoordinatorProcess", "Pace", "run_coordinator"]
 
 log = logging.getLogger("privfl.coordinator")
 PAST = "past"
@@ -72,46 +62,6 @@ class Past(Record):
         return [(Release.decode(data) if data else None, uploads) for data, uploads in self.runs]
 
 
-def compile_task(asked: TaskFile, schema: Schema, roster: Roster, policy: Policy) -> tuple[Task, bool, int]:
-    """Fix every public number of a task: the task, whether it runs in complete mode, and the least survivors.
-
-    Raises:
-        Misuse, Refused, DataError, BudgetExceeded: the task cannot be run so; nothing was asked of any site.
-    """
-    sites = len(roster.site_ids)
-    complete = asked.mode == "complete" or (asked.mode == "auto" and sites == 3)
-    least = sites if complete else max(asked.min_survivors or roster.default_min_survivors, policy.min_survivors)
-    if not roster.corrupt_bound + 2 <= least <= sites:
-        raise Misuse(f"min_survivors {least} is outside [{roster.corrupt_bound + 2}, {sites}] for this roster")
-    task = asked.spec().compile(
-        schema,
-        epsilon=asked.epsilon,
-        delta=asked.delta,
-        rounds=asked.rounds,
-        trust=asked.trust,
-        sites=sites,
-        min_survivors=least,
-        colluders=roster.corrupt_bound,
-        bits=asked.bits,
-    )
-    _check_total(task, policy)
-    return task, complete, least
-
-
-def _check_total(task: Task, policy: Policy) -> None:
-    """All rounds must fit what the policy gives to training; what the ledgers have left, only the sites know."""
-    limits, release = policy.limits(), task.release
-    if release is None or limits.budget is None:
-        return
-    share = limits.budget.part(limits.shares.get(Purpose.TRAINING, Fraction(0)))
-    cost = limits.price(Charge(bytes(32), Purpose.TRAINING, "", costs_of(release), release.trust))
-    if task.uploads * cost.mu2 > share.mu2 or task.uploads * cost.delta > share.delta:
-        raise BudgetExceeded(
-            f"{task.uploads} uploads at epsilon {task.plan.epsilon:g} are more than the policy gives to training; "
-            "what fits, says: privfl policy plan POLICY"
-        )
-
-
 class CoordinatorProcess:
     """One run of a coordinator, on an open folder."""
 
@@ -140,7 +90,7 @@ class CoordinatorProcess:
             changed=self._show,
         )
         self._file = StatusFile(home.folder / NAME)
-        self._run: TrainingRun | None = None
+        self._run: Run[Outcome] | None = None
         now = clock.now()
         self._status = CoordinatorStatus(home.config.federation, Process.present(now), since=now)
         self._update(phase=Phase.STARTING)
@@ -163,7 +113,7 @@ class CoordinatorProcess:
                 except WireError as error:
                     log.warning("the wire cannot be used: %s; trying again", error)
 
-    def attempt(self, job: Job) -> Fit | None:
+    def attempt(self, job: Job) -> Outcome | None:
         """Run a job; its failure is noted in its folder and does not end the process. None if it failed."""
         try:
             return self.run(job)
@@ -173,7 +123,7 @@ class CoordinatorProcess:
             log.error("job %s failed: %s", job.id, error)
             return None
 
-    def run(self, job: Job, bar: TrainingProgress | None = None) -> Fit:
+    def run(self, job: Job, bar: Bar | None = None) -> Outcome:
         """Run a job to its end, from where it was.
 
         Raises:
@@ -183,7 +133,7 @@ class CoordinatorProcess:
         try:
             fit = self._held_up(job, bar)
             fit.save(job.result)
-            write_file(job.result / "summary.json", json.dumps(summary_of(job.task.name, fit), indent=2).encode())
+            write_file(job.result / "summary.json", json.dumps(fit.summary(job.name), indent=2).encode())
         except StorageError:
             raise
         except PrivflError as error:
@@ -202,7 +152,7 @@ class CoordinatorProcess:
         self._update(phase=Phase.DONE, waits_for="", deadline=None, force=True)
         return fit
 
-    def _held_up(self, job: Job, bar: TrainingProgress | None) -> Fit:
+    def _held_up(self, job: Job, bar: Bar | None) -> Outcome:
         """Train, and go on where it was while the wire comes and goes; raises WireError once it is gone for good."""
         began = None
         while True:
@@ -220,15 +170,15 @@ class CoordinatorProcess:
     def _heard_since(self, moment: int) -> bool:
         return any(seen > moment for seen in self.node.view.seen.values())
 
-    def _trained(self, job: Job, bar: TrainingProgress | None) -> Fit:
-        home, asked = self.home, job.task
+    def _trained(self, job: Job, bar: Bar | None) -> Outcome:
+        home, kind, asked = self.home, job.kind, job.asked
         self._forget_cancelled()
-        task, complete, least = compile_task(asked, job.schema, home.party.roster, home.policy)
-        setting = Setting(home.policy.hash, complete, least, min(asked.attempts, home.policy.attempts_per_round))
-        setting = replace(setting, mandate=job.mandate)
+        compiled = kind.compile(asked, home.party.roster, home.policy)
+        question, tries = compiled.question, min(compiled.attempts, home.policy.attempts_per_round)
+        setting = Setting(home.policy.hash, compiled.complete, compiled.least, tries, job.mandate)
         stored = home.state.get(f"run {job.id}")
         if job.mandate and stored is None:  # the sites check it too; here nobody has been troubled yet
-            Mandate.decode(job.mandate).verify(home.party.roster, task.id, self._clock.now())
+            Mandate.decode(job.mandate).verify(home.party.roster, question.id, self._clock.now())
         self._status = replace(self._status, job=job.id, name=asked.name, rounds=asked.rounds, error="", aborted="")
         resumed = None
         if stored is not None:
@@ -242,6 +192,7 @@ class CoordinatorProcess:
             bodies=self._shelf.bodies,
             tidy=self._shelf.clear,
             present=self._gather,
+            min_cell_count=home.policy.min_cell_count,
         )
 
         def journal(record: RunRecord, transcript: Transcript | None) -> Mapping[str, bytes | None]:
@@ -250,10 +201,8 @@ class CoordinatorProcess:
                 write_file(job.folder / "transcripts" / transcript_name(transcript), transcript.encode())
             return {f"run {job.id}": record.encode()}
 
-        self._run = TrainingRun(
-            stage, task, setting, _held_out(asked), self._after_round, journal=journal, resumed=resumed
-        )
-        return self._run.train(bar)
+        self._run = kind.begin(asked, compiled, stage, setting, self._after_round, journal, resumed)
+        return self._run.run(bar)
 
     def _gather(self) -> Sequence[bytes]:
         """The sites that are up; raises RoundAborted if they are too few for an epoch."""
@@ -278,14 +227,14 @@ class CoordinatorProcess:
         stored = self.home.state.get(PAST)
         return [] if stored is None else Past.decode(stored).pairs()
 
-    def _forget(self, job: Job, run: TrainingRun | None) -> None:
+    def _forget(self, job: Job, run: Run[Outcome] | None) -> None:
         """The run is over: its record goes, what it has released is remembered."""
         items: dict[str, bytes | None] = {f"run {job.id}": None}
         if run is not None and run.charged:
             stored = self.home.state.get(PAST)
             before = Past.decode(stored).runs if stored is not None else ()
-            release = run.task.release.encode() if run.task.release is not None else b""
-            items[PAST] = Past((*before, (release, run.charged))).encode()
+            new = [(release.encode() if release else b"", times) for release, times in run.released() if times]
+            items[PAST] = Past((*before, *new)).encode()
         self.home.state.put(items)
 
     # -- status -------------------------------------------------------------------------------------
@@ -296,7 +245,7 @@ class CoordinatorProcess:
         view, now, run = self.node.view, self._clock.now(), self._run
         phase = _PHASES.get(view.phase, Phase.WAITING)
         waiting = [site for site in view.asked if site not in view.answered and site not in view.refused]
-        row = run.state.history.smoothed() if run is not None else None
+        score = run.score() if run is not None else None
         self._update(
             phase=phase,
             since=now if phase != self._status.phase else self._status.since,
@@ -316,45 +265,13 @@ class CoordinatorProcess:
                 )
                 for site, name in self.names.items()
             ),
-            score=None if row is None else row[0],
+            score=score,
             aborted=self.node.last_abort,
         )
 
     def _update(self, *, force: bool = False, **fields: object) -> None:
         self._status = replace(self._status, **fields)  # type: ignore[arg-type]
         self._file.write(self._status, force=force)
-
-
-def summary_of(name: str, fit: Fit) -> dict[str, object]:
-    """A run in a few public figures."""
-    score = fit.history.smoothed()
-    held = None if fit.held_out.empty else float(fit.held_out["score"].iloc[-1])
-    return {
-        "name": name,
-        "rounds": fit.rounds,
-        "stopped": fit.stopped,
-        "stopped_early": fit.stopped.startswith(STOPPED_EARLY),
-        "dropped": {str(number): list(names) for number, names in fit.dropped.items()},
-        "score": None if score is None else score[0],
-        "score_sd": None if score is None else score[1],
-        "held_out": held,
-        "seconds": round(fit.seconds, 3),
-        "upload_bytes": fit.upload_bytes,
-        "parameters": fit.parameters,
-        "uploads": fit.privacy.uploads,
-    }
-
-
-def _held_out(asked: TaskFile) -> pd.DataFrame | None:
-    if asked.held_out is None:
-        return None
-    import pandas as pd  # noqa: PLC0415
-
-    path = Path(asked.held_out)
-    try:
-        return pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path)
-    except (OSError, ValueError, ImportError) as error:
-        raise Misuse(f"the held-out table {path} cannot be read ({type(error).__name__}); check the file") from None
 
 
 def _transcripts(job: Job) -> list[Transcript]:

@@ -11,32 +11,84 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import pandas as pd
 from privfl_keys import Member, Roster, SigningKey
 
 from privfl.budget import MemoryAccount
 from privfl.clock import Clock, SystemClock
-from privfl.dp import Release, Trust
+from privfl.dp import ZERO_COST, Release, Trust, Unit, epsilon_of_cost
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import DataError, Misuse
 from privfl.learn import BoundData, Schema, Spec, Task
 from privfl.runtime.coordinator import CoordinatorNode
 from privfl.runtime.fit import Fit
-from privfl.runtime.progress import TrainingProgress
+from privfl.runtime.progress import RunProgress
+from privfl.runtime.run import Observer, Outcome, Run, Setting, Stage
 from privfl.runtime.shelves import MemoryShelf
 from privfl.runtime.site import SiteNode
 from privfl.runtime.store import MemorySiteStore
 from privfl.runtime.terms import Terms
-from privfl.runtime.training import Observer, Setting, Stage, TrainingRun
+from privfl.runtime.training import TrainingRun
 from privfl.secagg.party import Party
+from privfl.tasks import FrameSource, Price, SiteData
 from privfl.wires import Faults, MemoryWire
 
 __all__ = ["Federation", "Kill", "Observer"]
 
 log = logging.getLogger("privfl.federation")
 VALIDITY_MS = 365 * 24 * 3600 * 1000
+
+
+O = TypeVar("O", bound=Outcome)  # noqa: E741 - an outcome
+O_co = TypeVar("O_co", bound=Outcome, covariant=True)
+
+
+class Runnable(Protocol[O_co]):
+    """A question that can be run by itself, such as a compiled study."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds it takes if nothing is repeated."""
+        ...
+
+    @property
+    def release(self) -> Release | None:
+        """One of its releases, for the unit of privacy and the trust it rests on; None without noise."""
+        ...
+
+    def prices(self) -> Sequence[Price]:
+        """See :class:`privfl.tasks.Question`."""
+        ...
+
+    def check(self, data: SiteData) -> None:
+        """See :class:`privfl.tasks.Question`."""
+        ...
+
+    def begin(self, stage: Stage, setting: Setting, observer: Observer | None = None) -> Run[O_co]:
+        """A run from its beginning."""
+        ...
+
+
+class Askable(Protocol[O_co]):
+    """What :meth:`Federation.ask` takes."""
+
+    def compile(
+        self,
+        schema: Schema,
+        *,
+        epsilon: float | None,
+        delta: float | None,
+        sites: int,
+        trust: Trust | str,
+        unit: Unit | str | None,
+        min_survivors: int | None,
+        colluders: int,
+        attempts: int,
+    ) -> Runnable[O_co]:
+        """Fix every public number."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +114,7 @@ class _Site:
 
     name: str
     key: SigningKey
-    bound: BoundData
+    data: SiteData
     store: MemorySiteStore = field(default_factory=MemorySiteStore)
     account: MemoryAccount | None = None  # opened by each run
     node: SiteNode | None = None
@@ -73,7 +125,7 @@ class Federation:
 
     def __init__(
         self,
-        sites: Mapping[str, BoundData],
+        sites: Mapping[str, SiteData | BoundData],
         schema: Schema,
         *,
         colluders: int | Literal["no site colludes"] | None = None,
@@ -84,7 +136,10 @@ class Federation:
         self.schema, self._entropy, self._clock = schema, entropy, clock or SystemClock()
         self._wire, self._shelf = MemoryWire(faults), MemoryShelf()
         self._authority, coordinator = SigningKey.generate(entropy), SigningKey.generate(entropy)
-        made = [_Site(name, SigningKey.generate(entropy), bound) for name, bound in sites.items()]
+        made = [
+            _Site(name, SigningKey.generate(entropy), SiteData.of(rows) if isinstance(rows, BoundData) else rows)
+            for name, rows in sites.items()
+        ]
         self._sites = {site.key.verify_key.site_id: site for site in made}
         now = self._clock.now()
         members = [Member(site.name, site.key.verify_key.raw, ("site",)) for site in made]
@@ -146,10 +201,11 @@ class Federation:
                 "or pass colluders='no site colludes' and trust='local' if both accept that"
             )
         found = _schema(schema)
-        bound, complaints = {}, []
+        bound: dict[str, SiteData | BoundData] = {}
+        complaints = []
         for name, table in pairs:
             try:
-                bound[name] = found.bind(table)
+                bound[name] = SiteData.of(found.bind(table), FrameSource(table))
             except DataError as error:
                 complaints.append(f"site {name}: {error}")
         if complaints:
@@ -169,6 +225,7 @@ class Federation:
         delta: float | None = 1e-5,
         rounds: int = 30,
         trust: Trust | str = Trust.DISTRIBUTED,
+        unit: Unit | str | None = None,
         mode: Literal["auto", "voted", "complete"] = "auto",
         min_survivors: int | None = None,
         attempts: int = 3,
@@ -186,6 +243,7 @@ class Federation:
                 Runs on the same tables add up: ``privacy.lifetime_epsilon`` of the result says to how much.
             rounds: uploads per site that the budget is spread over, repeated attempts included.
             trust: ``distributed`` (noise shared among the sites) or ``local`` (each site's own noise suffices).
+            unit: of privacy; by default the specification's own, ``subject`` where the schema names the subject.
             mode: ``complete`` opens the sum of all sites or none; ``voted`` survives missing sites; ``auto`` is
                 complete for three sites.
             min_survivors: least sites in a sum; by default the roster's (complete mode: all).
@@ -197,26 +255,21 @@ class Federation:
             Misuse, Refused, BudgetExceeded, DataError: before anything is spent, with the next step.
             RoundAborted: the first round could not be opened. Later ones end the run instead.
         """
-        complete = mode == "complete" or (mode == "auto" and len(self._sites) == 3)
-        if mode not in ("auto", "voted", "complete"):
-            raise Misuse(f"mode is {mode!r}; choose auto, voted or complete")
-        if attempts < 1:
-            raise Misuse("attempts must be at least 1")
-        least = len(self._sites) if complete else (min_survivors or self.roster.default_min_survivors)
-        self._check_least(least)
+        complete, least = self._mode(mode, min_survivors, attempts)
         task = spec.compile(
             self.schema,
             epsilon=epsilon,
             delta=delta,
             rounds=rounds,
             trust=trust,
+            unit=unit,
             sites=len(self._sites),
             min_survivors=least,
             colluders=self.roster.corrupt_bound,
             bits=bits,
         )
         for site in self._sites.values():
-            task.check(site.bound)
+            task.check(site.data)
         if held_out is not None:
             task.evaluate(task.initial_state(), held_out)
         terms = self._terms(task, least, complete)
@@ -226,12 +279,78 @@ class Federation:
         for kill in kills:
             if kill.site not in self.names:
                 raise Misuse(f"there is no site {kill.site!r} to kill; sites are {', '.join(self.names)}")
+        return self._carried_out(run, RunProgress(rounds) if progress else None)
+
+    def ask(
+        self,
+        asked: Askable[O],
+        *,
+        epsilon: float | None,
+        delta: float | None = 1e-5,
+        trust: Trust | str = Trust.DISTRIBUTED,
+        unit: Unit | str | None = None,
+        mode: Literal["auto", "voted", "complete"] = "auto",
+        min_survivors: int | None = None,
+        attempts: int = 3,
+        progress: bool = True,
+        observer: Observer | None = None,
+    ) -> O:
+        """Ask a study (or a single query) of all sites under secure aggregation and noise.
+
+        Args:
+            asked: what to ask, e.g. a ``privfl_analytics.Study``.
+            epsilon, delta: the promise for the whole study; a stage that has to be repeated is charged again.
+            trust, unit, mode, min_survivors, attempts, progress: as for :meth:`train`.
+
+        Returns:
+            the study's result: an answer with an interval for each query, and what they cost.
+
+        Raises:
+            Misuse, Refused, BudgetExceeded, DataError: before anything is spent, with the next step.
+            RoundAborted: the first round could not be opened.
+        """
+        complete, least = self._mode(mode, min_survivors, attempts)
+        question = asked.compile(
+            self.schema,
+            epsilon=epsilon,
+            delta=delta,
+            sites=len(self._sites),
+            trust=trust,
+            unit=unit,
+            min_survivors=least,
+            colluders=self.roster.corrupt_bound,
+            attempts=attempts,
+        )
+        for site in self._sites.values():
+            question.check(site.data)
+        priced = question.prices()
+        most = None  # the sites here agree to every repetition that was asked for
+        if priced and delta is not None:
+            unit_ = Unit(question.release.unit) if question.release else Unit.RECORD
+            total = sum((attempts * price.times * price.costs[unit_] for price in priced), ZERO_COST)
+            most = epsilon_of_cost(total, delta)
+        terms = _terms_of(most, delta, question.release, least, complete)
+        setting = Setting(terms.hash, complete, least, attempts)
+        run = question.begin(self._stage(terms), setting, observer)
+        self._kills = []
+        return self._carried_out(run, RunProgress(question.rounds, "asking") if progress else None)
+
+    def _carried_out(self, run: Run[O], shown: RunProgress | None) -> O:
         try:
-            with TrainingProgress(rounds) if progress else nullcontext() as bar:
-                return run.train(bar)
-        finally:
-            if run.charged:  # an aborted run has spent as well
-                self._past.append((task.release, run.charged))
+            with shown or nullcontext() as bar:
+                return run.run(bar)
+        finally:  # an aborted run has spent as well
+            self._past += [(release, times) for release, times in run.released() if times]
+
+    def _mode(self, mode: str, min_survivors: int | None, attempts: int) -> tuple[bool, int]:
+        complete = mode == "complete" or (mode == "auto" and len(self._sites) == 3)
+        if mode not in ("auto", "voted", "complete"):
+            raise Misuse(f"mode is {mode!r}; choose auto, voted or complete")
+        if attempts < 1:
+            raise Misuse("attempts must be at least 1")
+        least = len(self._sites) if complete else (min_survivors or self.roster.default_min_survivors)
+        self._check_least(least)
+        return complete, least
 
     def _stage(self, terms: Terms) -> Stage:
         def tidy() -> None:
@@ -259,16 +378,7 @@ class Federation:
             )
 
     def _terms(self, task: Task, least: int, complete: bool) -> Terms:
-        plan, release = task.plan, task.release
-        return Terms(
-            "" if plan.epsilon is None else repr(float(plan.epsilon)),
-            "" if plan.delta is None else repr(float(plan.delta)),
-            str(release.unit) if release else "site",
-            str(release.trust) if release else "distributed",
-            least,
-            not complete,
-            complete,
-        )
+        return _terms_of(task.plan.epsilon, task.plan.delta, task.release, least, complete)
 
     # -- the sites' side of the process ---------------------------------------------------------------
 
@@ -290,7 +400,7 @@ class Federation:
             party,
             terms,
             site.account,
-            site.bound,
+            site.data,
             site.store,
             self._wire.mailbox(party.id),
             self._clock,
@@ -328,6 +438,18 @@ class Federation:
             f"Federation({len(self._sites)} sites: {', '.join(self.names)}; "
             f"up to {self.roster.corrupt_bound} may collude)"
         )
+
+
+def _terms_of(epsilon: float | None, delta: float | None, release: Release | None, least: int, complete: bool) -> Terms:
+    return Terms(
+        "" if epsilon is None else repr(float(epsilon)),
+        "" if delta is None or epsilon is None else repr(float(delta)),
+        str(release.unit) if release else "site",
+        str(release.trust) if release else "distributed",
+        least,
+        not complete,
+        complete,
+    )
 
 
 def _schema(given: Schema | Mapping[str, Any] | str | Path) -> Schema:

@@ -6,7 +6,7 @@ import html
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,15 +18,37 @@ from privfl_keys import VerifyKey
 from privfl.dp import Release, Unit
 from privfl.errors import Misuse
 from privfl.learn import History, Task, save_model
+from privfl.runtime.run import STOPPED_EARLY
 from privfl.secagg import Transcript, Verified, verify_transcript
 
-__all__ = ["Fit", "PrivacyReport", "Transcripts", "transcript_name"]
+__all__ = ["Fit", "PrivacyReport", "Transcripts", "replace_results", "transcript_name"]
 
 
 def transcript_name(transcript: Transcript) -> str:
     """The file name of a round's transcript, which sorts by epoch and round."""
     a = transcript.announcement
     return f"epoch-{a.scope.epoch:03d}-round-{a.round:03d}-attempt-{a.attempt}.transcript"
+
+
+def replace_results(target: Path, write: Callable[[Path], None]) -> Path:
+    """Have ``write`` fill a folder, and put what it wrote in place of an earlier run's results all at once.
+
+    Raises:
+        Misuse: the folder cannot be written.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".privfl-") as staged:
+            write(Path(staged))
+            for old in (target / "transcripts").glob("*.transcript"):
+                old.unlink()
+            for path in sorted(path for path in Path(staged).rglob("*") if path.is_file()):
+                place = target / path.relative_to(staged)
+                place.parent.mkdir(exist_ok=True)
+                path.replace(place)
+    except OSError as error:
+        raise Misuse(f"cannot write to {target}: {error.strerror}; choose a writable folder") from None
+    return target
 
 
 class Transcripts(Sequence[Transcript]):
@@ -202,6 +224,24 @@ class Fit:
         """Rounds whose sum was opened."""
         return len(self.transcript)
 
+    def summary(self, name: str) -> dict[str, Any]:
+        """The run in a few public figures."""
+        score = self.history.smoothed()
+        return {
+            "name": name,
+            "rounds": self.rounds,
+            "stopped": self.stopped,
+            "stopped_early": self.stopped.startswith(STOPPED_EARLY),
+            "dropped": {str(number): list(names) for number, names in self.dropped.items()},
+            "score": None if score is None else score[0],
+            "score_sd": None if score is None else score[1],
+            "held_out": None if self.held_out.empty else float(self.held_out["score"].iloc[-1]),
+            "seconds": round(self.seconds, 3),
+            "upload_bytes": self.upload_bytes,
+            "parameters": self.parameters,
+            "uploads": self.privacy.uploads,
+        }
+
     def save(self, folder: str | Path) -> Path:
         """Write model, history, privacy report and transcripts into ``folder``, without pickle.
 
@@ -210,20 +250,7 @@ class Fit:
         Raises:
             Misuse: the folder cannot be written.
         """
-        target = Path(folder)
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target, prefix=".privfl-") as staged:
-                self._write(Path(staged))
-                for old in (target / "transcripts").glob("*.transcript"):
-                    old.unlink()
-                for path in sorted(path for path in Path(staged).rglob("*") if path.is_file()):
-                    place = target / path.relative_to(staged)
-                    place.parent.mkdir(exist_ok=True)
-                    path.replace(place)
-        except OSError as error:
-            raise Misuse(f"cannot write to {target}: {error.strerror}; choose a writable folder") from None
-        return target
+        return replace_results(Path(folder), self._write)
 
     def _write(self, target: Path) -> None:
         save_model(self.model, target / "model.json")

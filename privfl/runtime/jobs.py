@@ -1,4 +1,4 @@
-"""What the coordinator is asked to train: a task file, kept as a job in its folder until it has a result.
+"""What the coordinator is asked: a task file, kept as a job in its folder until it has a result.
 
 A job is a folder below ``jobs/`` that appears whole or not at all. Its ``state.json`` tells how far it is;
 what is needed to go on after a stop lies in the coordinator's sealed state and in ``transcripts/``.
@@ -14,20 +14,39 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import yaml
+from privfl_keys import Roster
 from pydantic import Field
 
+from privfl.budget import Policy
 from privfl.declared import Declared
-from privfl.dp import Trust
+from privfl.dp import Trust, Unit
 from privfl.entropy import SYSTEM
 from privfl.errors import Misuse, Refused
 from privfl.homes.files import storage, write_file
 from privfl.homes.lock import holder
 from privfl.learn import Averaging, Linear, Logistic, Schema, Spec
+from privfl.runtime.run import Journal, Observer, Outcome, Resumed, Run, Setting, Stage
+from privfl.tasks import Question
+from privfl.tasks.plugins import plugin
 
-__all__ = ["Job", "JobState", "TaskFile", "cancel_job", "jobs_of", "read_task", "submit"]
+__all__ = [
+    "Asked",
+    "Compiled",
+    "Job",
+    "JobKind",
+    "JobState",
+    "TaskFile",
+    "cancel_job",
+    "job_kind",
+    "jobs_of",
+    "read_fields",
+    "read_task",
+    "schema_beside",
+    "submit",
+]
 
 FOLDER = "jobs"
 KINDS: Mapping[str, type[Logistic] | type[Linear] | type[Averaging]] = {
@@ -49,6 +68,7 @@ class TaskFile(Declared):
         trust: distributed or local. mode: voted, complete, or auto (complete for three sites).
         min_survivors: least sites in a sum; by default the policy's.
         bits: width of the ring, if it is fixed.
+        unit: of privacy; by default the task's own (record), ``subject`` where the schema names the subject.
         options: further settings of the task, such as ``clip`` or ``optimiser``.
         held_out: a table that the coordinator holds itself, evaluated each round without noise.
     """
@@ -69,9 +89,76 @@ class TaskFile(Declared):
     options: dict[str, Any] = Field(default_factory=dict)
     held_out: str | None = None
 
+    unit: Unit | None = None
+
     def spec(self) -> Spec:
         """The specification; raises Misuse for options that it does not take."""
         return KINDS[self.task](label=self.label, features=self.features, **self.options)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A job before it has a folder: plain fields that its kind understands, and the public schema.
+
+    Attributes:
+        rounds: it is to take, for progress.
+    """
+
+    kind: str
+    name: str
+    rounds: int
+    fields: Mapping[str, Any]
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A question with every public number fixed, and how it is to be run."""
+
+    question: Question
+    complete: bool
+    least: int
+    attempts: int
+
+
+class JobKind(Protocol):
+    """How a coordinator reads, compiles and runs one kind of job; others than training come by entry points."""
+
+    verb: str
+
+    def read(self, path: Path) -> Asked:
+        """Read a job file; raises Misuse naming the place and what to write."""
+        ...
+
+    def compile(self, asked: Asked, roster: Roster, policy: Policy) -> Compiled:
+        """Fix every public number; raises Misuse, Refused, DataError or BudgetExceeded if it cannot be run so."""
+        ...
+
+    def begin(
+        self,
+        asked: Asked,
+        compiled: Compiled,
+        stage: Stage,
+        setting: Setting,
+        observer: Observer | None,
+        journal: Journal | None,
+        resumed: Resumed | None,
+    ) -> Run[Outcome]:
+        """A run, from its beginning or from where it was."""
+        ...
+
+
+def job_kind(name: str) -> JobKind:
+    """The kind of this name; raises Misuse for one that is not installed here."""
+    if name == "train":
+        from privfl.runtime.training_jobs import TRAINING  # noqa: PLC0415 - it builds on this module
+
+        return TRAINING
+    try:
+        kind: JobKind = plugin("privfl.jobs", name)
+    except KeyError:
+        raise Misuse(f"no part of this installation runs jobs of kind {name!a:.80}") from None
+    return kind
 
 
 @dataclass(frozen=True)
@@ -101,14 +188,46 @@ class Job:
         return self.folder.name
 
     @property
-    def task(self) -> TaskFile:
-        """What is asked."""
-        return TaskFile(**json.loads((self.folder / "task.json").read_text(encoding="utf-8")))
+    def kind(self) -> JobKind:
+        """How it is read, compiled and run; raises Misuse for one that is not installed here."""
+        return job_kind(str(self._told["kind"]))
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """What is asked, as plain values."""
+        fields: Mapping[str, Any] = self._told["fields"]
+        return fields
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return str(self._told["name"])
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that it is to take."""
+        return int(self._told["rounds"])
+
+    @property
+    def verb(self) -> str:
+        """What it does, in a word for a progress bar."""
+        return self.kind.verb
+
+    @property
+    def _told(self) -> Mapping[str, Any]:
+        told: Mapping[str, Any] = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        return told
 
     @property
     def schema(self) -> Schema:
         """The public schema that came with it."""
         return Schema.from_json((self.folder / "schema.json").read_text(encoding="utf-8"))
+
+    @property
+    def asked(self) -> Asked:
+        """All of it."""
+        told = self._told
+        return Asked(told["kind"], told["name"], int(told["rounds"]), told["fields"], self.schema)
 
     @property
     def mandate(self) -> bytes:
@@ -133,8 +252,8 @@ class Job:
         write_file(self.folder / "state.json", json.dumps(asdict(state)).encode())
 
 
-def read_task(path: Path) -> tuple[TaskFile, Schema]:
-    """Read a task file and the schema that it names; raises Misuse naming the field and what to write."""
+def read_fields(path: Path) -> Mapping[str, Any]:
+    """A mapping from a YAML file; raises Misuse naming the line of what is no YAML."""
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -146,44 +265,52 @@ def read_task(path: Path) -> tuple[TaskFile, Schema]:
         raise Misuse(f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not YAML") from None
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise Misuse(f"{path}: expected fields with values, such as 'task: logistic' and 'label: ill'")
+    return fields
+
+
+def read_task(path: Path) -> tuple[TaskFile, Schema]:
+    """Read a task file and the schema that it names; raises Misuse naming the field and what to write."""
+    fields = read_fields(path)
     try:
         task = TaskFile(**fields)
         task.spec()
     except Misuse as error:
         raise Misuse(f"{path}: {error}") from None
-    schema = (path.parent / task.schema_file).expanduser()
-    if not schema.is_file():
-        raise Misuse(f"{path}: schema: there is no file {schema}")
     if task.held_out is not None and not (path.parent / task.held_out).expanduser().is_file():
         raise Misuse(f"{path}: held_out: there is no file {path.parent / task.held_out}")
+    return task, schema_beside(path, task.schema_file)
+
+
+def schema_beside(path: Path, name: str) -> Schema:
+    """The schema that a job file names; raises Misuse if it is not there or is none."""
+    schema = (path.parent / name).expanduser()
+    if not schema.is_file():
+        raise Misuse(f"{path}: schema: there is no file {schema}")
     try:
-        return task, Schema.from_yaml(schema)
+        return Schema.from_yaml(schema)
     except Misuse as error:
         raise Misuse(f"{schema}: {error}") from None
 
 
-def submit(home: Path, path: Path, now: int, *, mandate: bytes = b"") -> Job:
-    """Put a task file into the coordinator's queue; nothing is asked of any site yet.
+def submit(home: Path, path: Path | Asked, now: int, *, mandate: bytes = b"", kind: str = "train") -> Job:
+    """Put a job file (or what was read of one) into the coordinator's queue; nothing is asked of any site yet.
 
     Raises:
         Misuse: the file, its schema or its options are wrong, or ``home`` is no coordinator's folder.
         StorageError: the folder cannot be written.
     """
-    task, schema = read_task(path)
+    asked = path if isinstance(path, Asked) else job_kind(kind).read(path)
     if not (home / "coordinator.yaml").exists():
         raise Misuse(f"{home} is no coordinator's folder; give one with --coordinator")
-    fields = task.model_dump(mode="json", by_alias=True)
-    if task.held_out is not None:
-        fields["held_out"] = str((path.parent / task.held_out).expanduser().absolute())
-    fields["name"] = task.name or path.stem
+    told = {"kind": asked.kind, "name": asked.name, "rounds": asked.rounds, "fields": asked.fields}
     stamp = datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{now % 1000:03d}{SYSTEM.draw(2).hex()[:3]}"  # sorts by time
     with storage(home / FOLDER):
         staged = home / FOLDER / f".{name}"
         staged.mkdir(parents=True, mode=0o700)
         try:
-            write_file(staged / "task.json", json.dumps(fields, indent=2).encode())
-            write_file(staged / "schema.json", schema.to_json().encode())
+            write_file(staged / "job.json", json.dumps(told, indent=2).encode())
+            write_file(staged / "schema.json", asked.schema.to_json().encode())
             if mandate:
                 write_file(staged / "mandate", mandate)
             os.replace(staged, home / FOLDER / name)

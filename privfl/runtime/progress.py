@@ -1,4 +1,4 @@
-"""The progress of a training run, in a terminal or a notebook."""
+"""The progress of a run, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from types import TracebackType
 from typing import Self
 
 from privfl.errors import Misuse
-from privfl.learn import TaskState
 from privfl.runtime.jobs import Job
 from privfl.runtime.status import NAME, CoordinatorStatus, read_status
 
-__all__ = ["FollowedProgress", "TrainingProgress"]
+__all__ = ["FollowedProgress", "RunProgress"]
 
 
-class TrainingProgress:
-    """A bar with the noisy score of the round; silent where standard error is no terminal and no notebook."""
+class RunProgress:
+    """A bar over rounds with a note on the last; silent where standard error is no terminal and no notebook."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, title: str = "training") -> None:
         from rich.console import Console  # noqa: PLC0415 - drawn only when a bar is wanted
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
         console = Console(file=sys.stderr)
         self._bar = Progress(
-            TextColumn("training"),
+            TextColumn(title),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -43,24 +42,16 @@ class TrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, state: TaskState, dropped: tuple[str, ...], held_out: float | None) -> None:
+    def update(self, completed: int, note: str = "") -> None:
         """Show a finished round."""
-        found = state.history.smoothed()
-        parts = []
-        if held_out is not None:
-            parts.append(f"held-out {held_out:.3f}")
-        elif found is not None:
-            parts.append(f"score {found[0]:.3f} ± {found[1]:.3f}")
-        if dropped:
-            parts.append(f"without {', '.join(dropped)}")
-        self._bar.update(self._task, completed=state.round, note="  ".join(parts))
+        self._bar.update(self._task, completed=completed, note=note)
 
 
-class FollowedProgress(TrainingProgress):
+class FollowedProgress(RunProgress):
     """The progress of a job that another process runs, as its status file tells it."""
 
     def __init__(self, folder: Path, job: Job) -> None:
-        super().__init__(job.task.rounds)
+        super().__init__(job.rounds, job.verb)
         self._file, self._job = folder / NAME, job.id
 
     def look(self) -> None:

@@ -12,17 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import numpy as np
 from privfl_keys import Label, content_digest, digest
 
 from privfl.budget import Account, Charge
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.dp import LocalReport
-from privfl.dp.mechanisms import noised
 from privfl.entropy import Entropy
 from privfl.errors import DataError, Misuse, PrivflError, Refused, StorageError, Theirs, Unverified, WireError
-from privfl.learn import BoundData, Task
 from privfl.ring import Int64Array
 from privfl.runtime.logs import where
 from privfl.runtime.post import (
@@ -37,6 +34,7 @@ from privfl.runtime.post import (
     Refusal,
     Unmet,
 )
+from privfl.runtime.questions import question_from
 from privfl.runtime.store import SiteStore
 from privfl.runtime.terms import Permission
 from privfl.secagg import Announcement, Ask, RolledBack, SiteMachine, SlotEntropy, Unconfirmed, Upload, check_degree
@@ -44,6 +42,7 @@ from privfl.secagg.messages import Scope, join
 from privfl.secagg.party import Party
 from privfl.secagg.site import Outgoing
 from privfl.secagg.slot import check_own_rules
+from privfl.tasks import BoundData, Question, SiteData
 from privfl.wires import Mailbox
 
 __all__ = ["SiteNode", "inputs_hash"]
@@ -81,7 +80,7 @@ class SiteNode:
         party: Party,
         terms: Permission,
         account: Account,
-        bound: BoundData | None,
+        data: SiteData | BoundData | None,
         store: SiteStore,
         mailbox: Mailbox,
         clock: Clock,
@@ -91,7 +90,8 @@ class SiteNode:
         answer_after_ms: int = 0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.party, self.terms, self.account, self._bound = party, terms, account, bound
+        self.party, self.terms, self.account = party, terms, account
+        self._data = SiteData.of(data) if isinstance(data, BoundData) else data
         self._store, self._clock, self._entropy, self._checkpoint = store, clock, entropy, checkpoint
         check_degree(len(party.roster.site_ids), party.roster.corrupt_bound, party.roster.degree)
         dump = store.load()
@@ -109,7 +109,7 @@ class SiteNode:
         self._changed, self._here = changed, ExitStack()
         self._answer_after, self._sleep = answer_after_ms, sleep
         self.rolled_back: RolledBack | None = None
-        self._tasks: dict[bytes, Task] = {}
+        self._tasks: dict[bytes, Question] = {}
         self._replies: dict[bytes, tuple[str, bytes]] = {}
         self._handlers: dict[str, Callable[[Received], tuple[str, Record, list[bytes]]]] = {
             "open-epoch": self._open_epoch,
@@ -192,11 +192,21 @@ class SiteNode:
         self._here.enter_context(where(epoch=scope.epoch, round=round_, attempt=attempt))
 
     @property
-    def bound(self) -> BoundData:
+    def data(self) -> SiteData:
         """The site's rows; raises Misuse where it was opened without."""
-        if self._bound is None:
+        if self._data is None:
             raise Misuse("this site was opened without its data")
-        return self._bound
+        return self._data
+
+    @property
+    def bound(self) -> BoundData:
+        """The rows in memory; raises Misuse where it was opened without."""
+        return self.data.bound
+
+    @property
+    def _seat(self) -> int:
+        """This site's place among the roster's, for vectors in which each site has its own stretch."""
+        return sorted(self.party.roster.site_ids).index(self.party.id)
 
     def _refusal(self, kind: str, error: PrivflError) -> Refusal:
         if isinstance(error, RolledBack):
@@ -277,7 +287,7 @@ class SiteNode:
         if repeated is not None:
             return repeated
         task = self._check(invitation, now)
-        charge = self.terms.permit(self.party.roster, a, task, invitation.mandate, now)
+        charge = self.terms.permit(self.party.roster, a, task, invitation.inputs, invitation.mandate, now)
         head = self._reserve(charge, now)
         self._checkpoint("reserved", a.round)
         self.machine.accept(a, now=now, ledger_head=head)
@@ -312,7 +322,7 @@ class SiteNode:
                 f"{error}. This site stops; its next start closes the account before it answers"
             ) from None
 
-    def _computed(self, task: Task, invitation: Invitation) -> Outgoing:
+    def _computed(self, task: Question, invitation: Invitation) -> Outgoing:
         """Compute, noise and mask; on return the bytes are durable, whatever happens to the process."""
         a = invitation.announcement
         vector = self._vector(task, invitation.inputs, a)
@@ -323,7 +333,7 @@ class SiteNode:
         self._checkpoint("stored", a.round)
         return out
 
-    def _vector(self, task: Task, inputs: bytes, a: Announcement) -> Int64Array:
+    def _vector(self, task: Question, inputs: bytes, a: Announcement) -> Int64Array:
         """The site's noised vector; once charged, nothing in a row may change whether and what a site sends.
 
         So a fault while computing (out of memory, a local fit that breaks) makes a zero contribution with
@@ -331,11 +341,10 @@ class SiteNode:
         """
         entropy = SlotEntropy(self._entropy, Label.NOISE, a.h0, self.party.id)
         try:
-            return task.upload(inputs, self.bound, entropy, report=self.report)
+            return task.upload(inputs, self.data, entropy, seat=self._seat, report=self.report)
         except Exception as error:
             log.error("round %d: computing failed (%s); this site contributes zero", a.round, type(error).__name__)
-        zero = np.zeros(task.length, dtype=np.int64)
-        return zero if task.release is None else noised(zero, task.release, entropy)
+        return task.blank(inputs, entropy, seat=self._seat)
 
     def _repeat(self, a: Announcement, now: int) -> tuple[str, Record, list[bytes]] | None:
         """The stored upload of this very slot, if there is one: repeats send identical bytes."""
@@ -354,7 +363,7 @@ class SiteNode:
         self._close(self.account.settle, a.h0)
         return "upload", message, [body]
 
-    def _check(self, invitation: Invitation, now: int) -> Task:
+    def _check(self, invitation: Invitation, now: int) -> Question:
         """Everything that may cause a refusal, before anything is charged; only public things decide."""
         a = invitation.announcement
         self.machine.examine(a, now=now)
@@ -369,11 +378,11 @@ class SiteNode:
             raise Unverified("the task is not the one that the announcement names")
         task = self._tasks.get(a.task)
         if task is None:
-            task = Task.from_descriptor(invitation.task)
+            task = question_from(invitation.task)
             self._tasks = {a.task: task}
-        task.read_model(invitation.inputs)
+        task.sum_of(invitation.inputs)
         try:
-            task.check(self.bound)
+            task.check(self.data)
         except DataError as error:
             # the operator reads the reason here; the coordinator learns only that the schema is another
             log.warning("the task does not fit the bound data: %s", error)

@@ -6,21 +6,20 @@ same questions asked of values, for federations in one process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Protocol
 
 from privfl_keys import Label, Roster, digest
 
-from privfl.budget import Budget, Charge, ColumnUse, Limits, Mandate, Policy, Proposal, Purpose
+from privfl.budget import Budget, Charge, Limits, Mandate, Policy, Proposal, Purpose
 from privfl.codec import Record
-from privfl.dp import Cost, Release, Trust, Unit
-from privfl.errors import Refused, Unverified
-from privfl.learn import Schema, Task
+from privfl.dp import ZERO_COST, Release, Trust, Unit
+from privfl.errors import BudgetExceeded, Refused, Unverified
 from privfl.secagg import Announcement, Rules
+from privfl.tasks import Question, Sum, column_uses, costs_of
 
-__all__ = ["Permission", "PolicyTerms", "Terms", "proposal_of"]
+__all__ = ["Permission", "PolicyTerms", "Terms", "check_share", "costs_of", "proposal_of"]
 
 
 class Permission(Protocol):
@@ -30,24 +29,26 @@ class Permission(Protocol):
         """What the secure-aggregation machine enforces of it."""
         ...
 
-    def permit(self, roster: Roster, announcement: Announcement, task: Task, mandate: bytes, now: int) -> Charge:
-        """Check a task against everything that was agreed and return what one upload is charged for.
+    def permit(
+        self, roster: Roster, announcement: Announcement, question: Question, inputs: bytes, mandate: bytes, now: int
+    ) -> Charge:
+        """Check a question against everything that was agreed and return what one upload is charged for.
 
         Raises:
             Refused: not allowed; the reason is a function of public things.
-            Theirs: the task or the mandate is not what the announcement names.
+            Theirs: the question, its inputs or the mandate are not what the announcement names.
         """
         ...
 
 
-def check_shape(a: Announcement, task: Task) -> None:
-    """The task is the one announced, and its vector fits the announced ring; raises Unverified or Refused."""
-    if task.id != a.task:
+def check_shape(a: Announcement, question: Question, total: Sum) -> None:
+    """The question is the one announced, and its vector fits the announced ring; raises Unverified or Refused."""
+    if question.id != a.task:
         raise Unverified("the task is not the one that the announcement names")
-    if (a.bits, a.word, a.length) != (task.ring.bits, task.ring.word, task.length):
+    if (a.bits, a.word, a.length) != (total.ring.bits, total.ring.word, total.length):
         raise Refused("the announced ring or length is not that of the task")
-    if len(a.sites) > task.plan.sites:
-        raise Refused(f"the task's ring holds {task.plan.sites} sites and the cohort has {len(a.sites)}")
+    if len(a.sites) > question.sites:
+        raise Refused(f"the task's ring holds {question.sites} sites and the cohort has {len(a.sites)}")
 
 
 def check_release(release: Release, a: Announcement, roster: Roster) -> None:
@@ -64,20 +65,9 @@ def check_release(release: Release, a: Announcement, roster: Roster) -> None:
         )
 
 
-def costs_of(release: Release | None) -> dict[Unit, Cost]:
-    """The cost of one upload by every unit in which it is finite."""
-    costs: dict[Unit, Cost] = {}
-    for unit in Unit if release is not None else ():
-        try:
-            costs[unit] = release.cost_in(unit)  # type: ignore[union-attr]
-        except Refused:
-            continue
-    return costs
-
-
-def words_of(task: Task, a: Announcement) -> str:
+def words_of(question: Question, a: Announcement) -> str:
     """What a slot is about, in public words for the ledger."""
-    return f"{task.kind} {task.spec.label!a}, epoch {a.scope.epoch}, round {a.round}, attempt {a.attempt}"
+    return f"{question.title}, epoch {a.scope.epoch}, round {a.round}, attempt {a.attempt}"
 
 
 @dataclass(frozen=True)
@@ -113,8 +103,8 @@ class Terms(Record):
         return not self.epsilon
 
     def limits(self) -> Limits:
-        """The whole budget for training, for life."""
-        shares = {Purpose.TRAINING: Fraction(1)}
+        """The whole budget for whatever is asked, for life."""
+        shares = dict.fromkeys(Purpose, Fraction(1))
         if self.noiseless:
             return Limits(Unit(self.unit), None, shares, {}, noiseless=True)
         return Limits(Unit(self.unit), Budget.from_epsilon_delta(float(self.epsilon), float(self.delta)), shares, {})
@@ -123,22 +113,25 @@ class Terms(Record):
         """See :class:`Permission`."""
         return Rules(self.hash, self.min_survivors, self.allow_voted, self.allow_complete, self.noiseless)
 
-    def permit(self, roster: Roster, announcement: Announcement, task: Task, mandate: bytes, now: int) -> Charge:
+    def permit(
+        self, roster: Roster, announcement: Announcement, question: Question, inputs: bytes, mandate: bytes, now: int
+    ) -> Charge:
         """See :class:`Permission`."""
-        a, release = announcement, task.release
-        check_shape(a, task)
-        what = words_of(task, a)
+        a, total = announcement, question.sum_of(inputs)
+        release = total.release
+        check_shape(a, question, total)
+        what = words_of(question, a)
         if release is None:
             if not self.noiseless:
                 raise Refused("the task has no noise and this site's terms do not allow that")
-            return Charge(a.h0, Purpose.TRAINING, "", what=what, policy=self.hash)
+            return Charge(a.h0, question.purpose, "", what=what, policy=self.hash)
         if self.noiseless:
             raise Refused("this site's terms name no budget; a task with noise needs one")
         if release.trust is not Trust.LOCAL and self.trust != release.trust:
             raise Refused(f"the task asks for trust {release.trust} and this site's terms are {self.trust}")
         check_release(release, a, roster)
         release.cost_in(Unit(self.unit))
-        return Charge(a.h0, Purpose.TRAINING, "", costs_of(release), release.trust, what, self.hash)
+        return Charge(a.h0, question.purpose, "", question.costs(inputs), release.trust, what, self.hash)
 
 
 class PolicyTerms:
@@ -152,37 +145,41 @@ class PolicyTerms:
         p = self.policy
         return Rules(p.hash, p.min_survivors, p.allow_voted, p.allow_complete, p.noiseless, p.expires_at)
 
-    def permit(self, roster: Roster, announcement: Announcement, task: Task, mandate: bytes, now: int) -> Charge:
+    def permit(
+        self, roster: Roster, announcement: Announcement, question: Question, inputs: bytes, mandate: bytes, now: int
+    ) -> Charge:
         """See :class:`Permission`."""
-        a = announcement
-        check_shape(a, task)
-        analyst, purpose, under = roster.member(a.coordinator).name, Purpose.TRAINING, None
+        a, total = announcement, question.sum_of(inputs)
+        check_shape(a, question, total)
+        analyst, under = roster.member(a.coordinator).name, None
         if mandate:
             signed = Mandate.decode(mandate)
             analyst, purpose = signed.verify(roster, a.task, now)
-            under = signed.nonce, task.uploads  # for one run, however often a coordinator begins it anew
-        if purpose is not Purpose.TRAINING:
-            raise Refused(f"the mandate is for {purpose} and the task is one of training")
-        self.policy.examine(proposal_of(roster, a, task, purpose, analyst), now)
-        if task.release is not None:
-            check_release(task.release, a, roster)
-        trust = task.release.trust if task.release else None
-        words = words_of(task, a)
-        return Charge(a.h0, purpose, analyst, costs_of(task.release), trust, words, self.policy.hash, under)
+            under = signed.nonce, question.uploads  # for one run, however often a coordinator begins it anew
+            if purpose is not question.purpose:
+                raise Refused(f"the mandate is for {purpose} and the task is one of {question.purpose}")
+        self.policy.examine(proposal_of(roster, a, question, total, inputs, analyst), now)
+        release = total.release
+        if release is not None:
+            check_release(release, a, roster)
+        trust = release.trust if release else None
+        costs, words = question.costs(inputs), words_of(question, a)
+        return Charge(a.h0, question.purpose, analyst, costs, trust, words, self.policy.hash, under)
 
 
-def proposal_of(roster: Roster, a: Announcement, task: Task, purpose: Purpose, analyst: str) -> Proposal:
-    """Everything public about a slot of training, for a policy to look at."""
-    names = (*task.features, task.spec.label)
+def proposal_of(
+    roster: Roster, a: Announcement, question: Question, total: Sum, inputs: bytes, analyst: str
+) -> Proposal:
+    """Everything public about a slot, for a policy to look at."""
     return Proposal(
         federation=roster.federation,
-        purpose=purpose,
+        purpose=question.purpose,
         analyst=analyst,
-        kind=task.spec.kind,
-        schema=(task.schema.name, task.schema.version),
-        columns=column_uses(task.schema, names),
-        clip=getattr(task.spec, "clip", None),
-        release=task.release,
+        kind=question.kind,
+        schema=(question.schema.name, question.schema.version),
+        columns=column_uses(question.schema, question.columns),
+        clip=question.clip,
+        release=total.release,
         sites=len(a.sites),
         min_survivors=a.min_survivors,
         complete=a.complete,
@@ -192,18 +189,24 @@ def proposal_of(roster: Roster, a: Announcement, task: Task, purpose: Purpose, a
         committee_corrupt=roster.committee_corrupt,
         round=a.round,
         attempt=a.attempt,
+        statistics=question.statistics,
     )
 
 
-def column_uses(schema: Schema, names: tuple[str, ...]) -> Mapping[str, ColumnUse]:
-    """Public bounds or classes of the columns that are read."""
-    numeric = set(schema.numeric)
-    uses = {}
-    for name in names:
-        column = schema.columns[name]
-        uses[name] = (
-            ColumnUse(column.lower, column.upper)  # type: ignore[union-attr]
-            if name in numeric
-            else ColumnUse(classes=column.classes)  # type: ignore[union-attr]
+def check_share(question: Question, policy: Policy) -> None:
+    """Raise BudgetExceeded unless all of it fits what the policy gives to its purpose.
+
+    What the ledgers have left, only the sites know.
+    """
+    limits = policy.limits()
+    if limits.budget is None:
+        return
+    share, total = limits.budget.part(limits.shares.get(question.purpose, Fraction(0))), ZERO_COST
+    for price in question.prices():
+        one = limits.price(Charge(bytes(32), question.purpose, "", price.costs, price.trust))
+        total += price.times * one
+    if total.mu2 > share.mu2 or total.delta > share.delta:
+        raise BudgetExceeded(
+            f"{question.title}: {sum(price.times for price in question.prices())} upload(s) of each site are more than "
+            f"the policy gives to {question.purpose}; what fits, says: privfl policy plan POLICY"
         )
-    return uses

@@ -19,7 +19,7 @@ def test_a_fault_is_a_noised_zero(
 ) -> None:
     """One site's computation breaks each round: it is in every sum, as charged as the rest, and its text is nowhere."""
     fed = federation(5)
-    broken = next(iter(fed._sites.values())).bound
+    broken = next(iter(fed._sites.values())).data
     contribution, sums = Task.contribution, list[Any]()
 
     def failing(task: Task, model: bytes, bound: Any, *rest: Any, **named: Any) -> Any:

@@ -12,7 +12,7 @@ import yaml
 from privfl.clock import SystemClock
 from privfl.errors import BudgetExceeded, Misuse
 from privfl.homes.coordinator import CoordinatorHome
-from privfl.runtime.coordinator_process import compile_task
+from privfl.runtime.training_jobs import compile_task
 from privfl.runtime.jobs import JobState, cancel_job, jobs_of, read_task, submit
 from tests.cli.support import called
 from tests.runtime.realm import PASSPHRASE, TASK, realm
@@ -26,7 +26,7 @@ def test_jobs_are_run_in_the_order_in_which_they_came(tmp_path: Path) -> None:
         made = [submit(world.trial.coordinator, world.task(name=f"task {at}"), now + at).id for at in range(5)]
         (world.trial.coordinator / "jobs" / ".20260101-000000-000000").mkdir()
         assert [job.id for job in jobs_of(world.trial.coordinator)] == made
-        assert [job.task.name for job in jobs_of(world.trial.coordinator)] == [f"task {at}" for at in range(5)]
+        assert [job.name for job in jobs_of(world.trial.coordinator)] == [f"task {at}" for at in range(5)]
 
 
 def test_a_cancelled_task_is_not_run(

@@ -41,7 +41,7 @@ def test_a_third_and_more_rounds_than_an_epoch_serves(monkeypatch: pytest.Monkey
 
 def test_an_epoch_that_cannot_be_renewed_ends_the_run_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal in the middle keeps the finished rounds."""
-    monkeypatch.setattr("privfl.runtime.training.EPOCH_ROUNDS", 2)
+    monkeypatch.setattr("privfl.runtime.run.EPOCH_ROUNDS", 2)
     fed = federation(3)
     post = fed._wire.post
 

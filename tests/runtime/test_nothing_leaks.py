@@ -154,7 +154,7 @@ def listen_to_rows(catch: Catch, frames: dict[str, pd.DataFrame], fed: Federatio
             catch.secret("labels", forms(truth.astype(kind).tobytes()))
         catch.secret("labels", (str(truth.tolist()).encode(), str(truth.astype(int).tolist()).encode()))
     for site in fed._sites.values():
-        catch.secret("a bound row", numbers(site.bound.values[:, 0]))
+        catch.secret("a bound row", numbers(site.data.bound.values[:, 0]))
         catch.secret("an identity key", forms(site.key.secret_bytes()))
     catch.secret("an identity key", forms(fed._coordinator.machine.party.key.secret_bytes()))
 
@@ -167,7 +167,7 @@ def shown(fed: Federation, fit: Fit) -> Iterator[object]:
     for site in fed._sites.values():
         assert site.node is not None
         machine = site.node.machine
-        objects += [site, site.bound, site.bound.report, site.key, site.store, site.account, site.node, machine]
+        objects += [site, site.data.bound, site.data.bound.report, site.key, site.store, site.account, site.node, machine]
         objects += [machine._state, machine._state.epoch, machine._state.slot, machine._state.member, site.node.report]
     for one in objects:
         yield repr(one)

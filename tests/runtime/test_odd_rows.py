@@ -95,7 +95,7 @@ def test_oddities_are_counted_in_the_site_s_own_report_only(caplog: pytest.LogCa
     odd = with_values(dose=dose, ill=label)
     _, fed, fit = traced(Logistic(label="ill"), {"epsilon": 8.0}, odd, None)
     north = next(site for site in fed._sites.values() if site.name == "north")
-    said = str(north.bound.report)
+    said = str(north.data.bound.report)
     assert "dose: 3 missing, 2 infinite, 7 out of bounds" in said
     assert "ill: 13 missing, 0 infinite, 0 out of bounds, 4 of unknown class" in said
     for shown in (caplog.text, repr(fed), repr(fit), fit.history.to_frame().to_string(), repr(north.node)):

@@ -200,7 +200,7 @@ def test_no_site_serves_a_graph_that_is_too_sparse() -> None:
     site = next(iter(fed._sites.values()))
     party, nothing = Party(site.key, roster), Any
     with pytest.raises(Refused, match="complete graph"):
-        SiteNode(party, nothing, site.account, site.bound, site.store, nothing, fed._clock, fed._entropy)  # type: ignore[arg-type]
+        SiteNode(party, nothing, site.account, site.data.bound, site.store, nothing, fed._clock, fed._entropy)  # type: ignore[arg-type]
 
 
 def federation() -> Federation:
