@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from privfl.cli.roles import AsJson, PassphraseFile, now, passphrase, quoted, tell
-from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Stop
-from privfl.errors import Malformed, Misuse, PrivflError, RoundAborted
+from privfl.cli.running import carry_out, missing_rounds
+from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience
+from privfl.errors import Misuse, RoundAborted
 
 if TYPE_CHECKING:
-    from privfl.homes.coordinator import OpenCoordinator
-    from privfl.runtime.jobs import Job, JobState
+    from privfl.runtime.jobs import Job
 
 __all__ = ["sign_mandate", "train"]
 
@@ -44,32 +42,10 @@ def train(
 
     Example: privfl train task.yaml --coordinator coordinator
     """
-    from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415 - loaded when a command runs
-    from privfl.homes.lock import holder  # noqa: PLC0415
-    from privfl.runtime.jobs import submit  # noqa: PLC0415
-
-    signed = b"" if mandate is None else _content(mandate)
-    running = holder(coordinator) is not None
-    word = "" if running or detach else passphrase(coordinator, passphrase_file)
-    # opened before anything is queued: a coordinator that cannot run must not keep a task to run it later
-    home = None if running or detach else CoordinatorHome.open(coordinator, word, now())
-    with home or nullcontext():
-        job = submit(coordinator, task, now(), mandate=signed)
-        if detach:
-            _tell_queued(job, coordinator, running, as_json)
-            return
-        try:
-            if home is None:
-                _follow(job, coordinator)
-            else:
-                _here(job, home, (gather, patience, grace), log_level, quiet=as_json)
-        except KeyboardInterrupt:
-            sys.stderr.write(
-                f"\ntask {job.id} goes on with: privfl coordinator run {quoted(coordinator)}\n"
-                f"or is dropped with: privfl coordinator cancel {quoted(coordinator)} {job.id}\n"
-            )
-            raise
-    if _show(job, as_json):
+    job = carry_out(
+        task, "train", coordinator, mandate, (gather, patience, grace), log_level, detach, passphrase_file, as_json
+    )
+    if job is not None and _show(job, as_json):
         raise typer.Exit(RoundAborted.exit_code)
 
 
@@ -125,89 +101,6 @@ def sign_mandate(
     )
 
 
-def _content(path: Path) -> bytes:
-    from privfl.budget import Mandate  # noqa: PLC0415 - loaded when a command runs
-
-    try:
-        data = path.read_bytes()
-        Mandate.decode(data)
-    except OSError as error:
-        raise Misuse(f"the mandate {path} cannot be read ({error.strerror}); check the path") from None
-    except Malformed:
-        raise Malformed(f"{path} is damaged or no mandate; have the analyst sign one with: privfl mandate") from None
-    return data
-
-
-def _tell_queued(job: Job, coordinator: Path, running: bool, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"job": job.id, "running": running}))
-        return
-    typer.echo(f"task {job.id} is in the queue of {coordinator}")
-    if not running:
-        typer.echo(f"Next: privfl coordinator run {quoted(coordinator)}")
-
-
-def _here(job: Job, home: OpenCoordinator, pace: tuple[float, float, float], level: LogLevel, *, quiet: bool) -> None:
-    """Be the coordinator until the job is over."""
-    from privfl.cli.serve import LogFormat, logging_to  # noqa: PLC0415
-    from privfl.clock import SystemClock  # noqa: PLC0415
-    from privfl.runtime.coordinator_process import CoordinatorProcess, Pace  # noqa: PLC0415
-    from privfl.runtime.progress import RunProgress  # noqa: PLC0415
-
-    logging_to(home.folder, "coordinator", LogFormat.TEXT, level)
-    clock, waits = SystemClock(), Pace(*(int(1000 * seconds) for seconds in pace))
-    Stop()
-    process = CoordinatorProcess(home, clock, pace=waits)
-    if quiet:
-        process.run(job)
-        return
-    with RunProgress(job.rounds, job.verb) as bar:
-        process.run(job, bar)
-
-
-def _follow(job: Job, coordinator: Path) -> None:
-    """Wait until the running coordinator is through with the job; raises what ended it."""
-    from privfl.homes.lock import holder  # noqa: PLC0415
-    from privfl.runtime.progress import FollowedProgress  # noqa: PLC0415
-
-    with FollowedProgress(coordinator, job) as bar:
-        while not (state := job.state()).over:
-            if holder(coordinator) is None and not job.state().over:
-                raise Misuse(
-                    f"the coordinator on {coordinator} has stopped; task {job.id} goes on with: "
-                    f"privfl coordinator run {quoted(coordinator)}"
-                )
-            bar.look()
-            time.sleep(0.1)
-    if state.state == "failed":
-        raise _failure(state)
-
-
-def _failure(state: JobState) -> PrivflError:
-    import privfl.errors  # noqa: PLC0415
-
-    kind = getattr(privfl.errors, state.kind, PrivflError)
-    error: PrivflError = (kind if issubclass(kind, PrivflError) else PrivflError)(state.error)
-    return error
-
-
-def _missing(dropped: dict[str, list[str]]) -> dict[str, str]:
-    """By site the rounds that it missed, in words."""
-    by_site: dict[str, list[list[int]]] = {}
-    for number, names in sorted((int(number), names) for number, names in dropped.items()):
-        for name in names:
-            runs = by_site.setdefault(name, [])
-            if runs and runs[-1][1] == number - 1:
-                runs[-1][1] = number
-            else:
-                runs.append([number, number])
-    return {
-        name: ("round " if len(runs) == 1 and runs[0][0] == runs[0][1] else "rounds ")
-        + ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
-        for name, runs in by_site.items()
-    }
-
-
 def _show(job: Job, as_json: bool) -> bool:
     """Show the result; returns whether the run ended before it was through."""
     report: dict[str, Any] = json.loads((job.result / "privacy.json").read_text(encoding="utf-8"))
@@ -219,7 +112,7 @@ def _show(job: Job, as_json: bool) -> bool:
     console = Console(highlight=False, file=sys.stdout)
     table = Table(title=f"{summary['name']}: {summary['stopped']}", title_justify="left", show_header=False)
     table.add_row("rounds opened", str(summary["rounds"]))
-    for site, rounds in _missing(summary["dropped"]).items():
+    for site, rounds in missing_rounds(summary["dropped"]).items():
         table.add_row("missing", f"{site} in {rounds}")
     if summary["score"] is not None:
         table.add_row("score", f"{summary['score']:.3f} ± {summary['score_sd']:.3f} (noisy, mean of the last rounds)")
