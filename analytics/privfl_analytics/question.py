@@ -1,0 +1,552 @@
+"""A compiled study: what each stage sums, what it costs, how a site answers, and how sums become answers.
+
+It travels as :meth:`StudyQuestion.descriptor`, from which a site recomputes every kind, length, sensitivity, bound
+and cost. ``inputs`` carry the number of the stage and what earlier stages decided (centres, coefficients, candidates):
+they may move a construction, never its shape or sensitivity, which :meth:`StudyQuestion.read_inputs` tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from privfl.codec import decode, encode
+from privfl.dp import Cost, LocalReport, Release, Trust, Unit, epsilon_of_cost, noised, saturate
+from privfl.dp.accounting import root_up
+from privfl.entropy import Entropy
+from privfl.errors import Malformed, Misuse
+from privfl.tasks import Question, Schema, SiteData, Sum
+from privfl.tasks.question import Price, costs_of
+from privfl_analytics.answer import Answer
+from privfl_analytics.constructions import Construction, Keys
+from privfl_analytics.descriptor import Descriptor, text_of
+from privfl_analytics.layout import (
+    RING,
+    Part,
+    Setting,
+    Stage,
+    key_cost,
+    key_threshold,
+    noise_of_sum,
+    rows_of,
+    stages_of,
+    x_max_of,
+)
+from privfl_analytics.opened import History, Opened
+from privfl_analytics.result import PrivacyReport, StudyResult
+from privfl_analytics.statistic import Context, Noisy, State
+
+if TYPE_CHECKING:
+    from privfl_analytics.explain import Explanation
+    from privfl_analytics.study import Study
+
+__all__ = ["History", "Opened", "StudyQuestion"]
+
+Int64s = npt.NDArray[np.int64]
+
+#: What earlier stages decided takes at most so many bytes per query.
+MAX_STATE = 1 << 24
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Inputs that were read: the stage and its constructions with the states put in."""
+
+    stage: int
+    constructions: tuple[Construction, ...]
+
+
+class StudyQuestion(Question):
+    """Built by :meth:`privfl_analytics.study.Study.compile` or :meth:`from_descriptor`."""
+
+    kind = "study"
+
+    def __init__(
+        self,
+        study: Study,
+        schema: Schema,
+        setting: Setting,
+        attempts: int,
+        epsilon: float | None,
+        delta: float | None,
+        releases: tuple[Release, ...],
+        delta0: float,
+    ) -> None:
+        self.study, self.schema, self.setting, self.attempts = study, schema, setting, attempts
+        self.epsilon, self.delta, self.releases, self.delta0 = epsilon, delta, releases, delta0
+        self.view = study.view(schema)
+        self.plan: tuple[Stage, ...] = stages_of(study, self.view)
+        self.purpose, self.sites = study.purpose, setting.sites
+        self.uploads = len(self.plan) * attempts
+        self._last: tuple[bytes, _Read] | None = None
+
+    # -- what is public ------------------------------------------------------------------------------
+
+    @property
+    def title(self) -> str:
+        """A few public words."""
+        return f"study {self.study.name!a}"
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the schema that is read: by statistics, conditions, groups and scores."""
+        return self.study.columns(self.schema)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names that a policy must allow."""
+        return self.study.statistics
+
+    @property
+    def stages(self) -> int:
+        """Slots in all, one after another."""
+        return len(self.plan)
+
+    @property
+    def rows(self) -> int:
+        """Rows of one unit of privacy that count."""
+        return rows_of(self.view, self.setting.unit)
+
+    def descriptor(self) -> bytes:
+        """Everything a site needs, canonically encoded."""
+        setting = self.setting
+        return Descriptor(
+            schema=self.schema.to_json(),
+            study=self.study.to_json(),
+            epsilon=text_of(self.epsilon),
+            delta=text_of(self.delta),
+            sites=setting.sites,
+            trust=str(setting.trust),
+            unit=str(setting.unit),
+            min_survivors=setting.min_survivors,
+            colluders=setting.colluders,
+            attempts=self.attempts,
+            key_delta=text_of(self.delta0 or None),
+            bits=RING.bits,
+            word=RING.word,
+            releases=self.releases,
+        ).encode()
+
+    @staticmethod
+    def from_descriptor(data: bytes) -> StudyQuestion:
+        """Rebuild a question from a peer's bytes.
+
+        Raises:
+            Malformed: not a canonical study, or one whose releases claim another sensitivity, length, bound or cost
+                than study and schema give.
+            Refused: a release that breaks a rule of noise.
+        """
+        from privfl_analytics.rebuild import question_from  # noqa: PLC0415 - it builds questions
+
+        return question_from(Descriptor.decode(data))
+
+    def release(self, stage: int) -> Release | None:
+        """What one upload of a stage reveals; None without noise."""
+        return self.releases[stage] if self.releases else None
+
+    def sum_of(self, inputs: bytes) -> Sum:
+        """See :class:`privfl.tasks.Question`."""
+        return self.sum_at(self.read_inputs(inputs).stage)
+
+    def sum_at(self, stage: int) -> Sum:
+        """What the slots of a stage sum."""
+        own = self.sites if self.plan[stage].own else 0
+        length = self.plan[stage].length(self.view)
+        return Sum(RING, length * (own or 1), self.release(stage), own)
+
+    def costs(self, inputs: bytes) -> Mapping[Unit, Cost]:
+        """The cost of one upload by every unit in which it is finite, with the δ′ of rare names."""
+        return self._costs(self.read_inputs(inputs).stage)
+
+    def prices(self) -> tuple[Price, ...]:
+        """One opening of every stage; empty without noise."""
+        pairs = enumerate(self.releases)
+        return tuple(Price(self._costs(stage), release.trust, 1) for stage, release in pairs)
+
+    def _costs(self, stage: int) -> dict[Unit, Cost]:
+        rare = Cost(0, key_cost(self.plan[stage], self.delta0, self.rows))
+        return {unit: cost + rare for unit, cost in costs_of(self.release(stage)).items()}
+
+    def cost_at(self, stage: int) -> Cost:
+        """The cost of one upload of a stage in the study's own unit; nothing without noise."""
+        release = self.release(stage)
+        rare = key_cost(self.plan[stage], self.delta0, self.rows)
+        return Cost(0) if release is None else release.cost + Cost(0, rare)
+
+    def explain(self) -> Explanation:
+        """What is asked, what leaves a site, what it costs, and who could see what."""
+        from privfl_analytics.explain import explain_question  # noqa: PLC0415 - brings tables
+
+        return explain_question(self)
+
+    # -- inputs of a stage ---------------------------------------------------------------------------
+
+    def queries_at(self, stage: int) -> tuple[int, ...]:
+        """The queries, by number, that a stage sums something for."""
+        return tuple(self.plan[stage].steps)
+
+    def inputs(self, stage: int, states: Sequence[State | None]) -> bytes:
+        """The canonical inputs of a stage.
+
+        Args:
+            states: one for each of :meth:`queries_at`: what its statistic decided, None in its first stage.
+
+        Raises:
+            Misuse: a state is no plain JSON.
+        """
+        return encode(("study stage", stage, tuple(_text(state) for state in states)))
+
+    def read_inputs(self, inputs: bytes) -> _Read:
+        """Read a peer's inputs strictly.
+
+        Raises:
+            Malformed: not canonical inputs of this question, or a state that makes a construction of another kind,
+                shape, scale, sensitivity or reading of columns than was planned.
+        """
+        if self._last is not None and self._last[0] == inputs:
+            return self._last[1]
+        match decode(inputs):
+            case ("study stage", int(stage), tuple(texts)) if 0 <= stage < len(self.plan):
+                pass
+            case _:
+                raise Malformed("these are no inputs of a stage of this study")
+        queries = self.queries_at(stage)
+        if len(texts) != len(queries):
+            raise Malformed(f"stage {stage} has {len(queries)} queries and inputs for {len(texts)} came")
+        states = {query: _state(text) for query, text in zip(queries, texts, strict=True)}
+        read = _Read(stage, self._constructions(stage, states))
+        self._last = inputs, read
+        return read
+
+    def _constructions(self, stage: int, states: Mapping[int, State | None]) -> tuple[Construction, ...]:
+        made: dict[int, tuple[Construction, ...]] = {}
+        for query, step in self.plan[stage].steps.items():
+            state = states[query]
+            if (step == 0) != (state is None):
+                raise Malformed("a query's first stage has no state, and every later one has")
+            try:
+                made[query] = self.study.queries[query].constructions(self.view, step, state)
+                for one in made[query]:
+                    one.check(self.view)
+            except Malformed:
+                raise
+            except (Misuse, ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
+                raise Malformed(f"the state of a query does not fit its statistic ({type(error).__name__})") from None
+        found = []
+        for part in self.plan[stage].parts:
+            constructions = made[part.query]
+            if part.place >= len(constructions) or not self._same(part.construction, constructions[part.place]):
+                raise Malformed("the state of a query changes the shape or sensitivity of what was planned")
+            found.append(constructions[part.place])
+        if len(found) != sum(map(len, made.values())):
+            raise Malformed("the state of a query adds to what was planned")
+        return tuple(found)
+
+    def _same(self, planned: Construction, now: Construction) -> bool:
+        view, rows = self.view, self.rows
+        return (
+            type(planned) is type(now)
+            and planned.shape(view) == now.shape(view)
+            and planned.by == now.by
+            and planned.scale == now.scale
+            and now.delta2(view, rows) <= planned.delta2(view, rows)
+            and now.reach(view) <= planned.reach(view)
+            and set(now.names()) <= set(planned.names())
+        )
+
+    # -- the site ------------------------------------------------------------------------------------
+
+    def contribution(
+        self, inputs: bytes, data: SiteData, entropy: Entropy, *, report: LocalReport | None = None
+    ) -> Int64s:
+        """The site's exact vector, saturated and **without noise**; names of values are left at zero.
+
+        Raises:
+            Malformed: these are no inputs of this question.
+            DataError: the data is bound to another schema.
+        """
+        from privfl_analytics.local import Asked, sums  # noqa: PLC0415 - brings the database
+
+        self.check(data)
+        read = self.read_inputs(inputs)
+        parts = self.plan[read.stage].parts
+        pairs = list(zip(parts, read.constructions, strict=True))
+        asked = [Asked(one, part.condition) for part, one in pairs if not part.keys]
+        rows = self.rows if self.setting.unit is Unit.SUBJECT else None
+        found = iter(sums(data, self.view, asked, rows=rows, entropy=entropy, report=report) if asked else ())
+        out = []
+        for at, (part, one) in enumerate(pairs):
+            if part.keys:
+                out.append(np.zeros(one.length(self.view), dtype=np.int64))
+                continue
+            out.append(saturate(np.asarray(next(found)).reshape(-1), self._x_max(read.stage, at), report=report))
+        return np.concatenate(out)
+
+    def upload(
+        self, inputs: bytes, data: SiteData, entropy: Entropy, *, seat: int = 0, report: LocalReport | None = None
+    ) -> Int64s:
+        """See :class:`privfl.tasks.Question`; names of frequent values get their noise and threshold here."""
+        read = self.read_inputs(inputs)
+        vector = self.contribution(inputs, data, entropy, report=report)
+        total = self.sum_at(read.stage)
+        mine = vector if total.release is None else noised(vector, total.release, entropy)
+        begin = 0
+        for at, (part, one) in enumerate(zip(self.plan[read.stage].parts, read.constructions, strict=True)):
+            end = begin + one.length(self.view)
+            if isinstance(one, Keys):
+                mine[begin:end] = self._names(read.stage, at, part, one, data, entropy).reshape(-1)
+            begin = end
+        if not total.own:
+            return mine
+        out = np.zeros(total.length, dtype=np.int64)
+        out[seat * len(mine) : (seat + 1) * len(mine)] = mine
+        return out
+
+    def _names(self, stage: int, at: int, part: Part, one: Keys, data: SiteData, entropy: Entropy) -> Int64s:
+        from privfl_analytics.local import frequent  # noqa: PLC0415
+
+        release, rows = self.release(stage), self.rows if self.setting.unit is Unit.SUBJECT else None
+        sigma = Fraction(0) if release is None else Fraction(release.sigma_site(release.blocks[at]))
+        threshold = (
+            one.scale
+            if release is None
+            else math.ceil(one.scale * key_threshold(release, release.blocks[at], part, self.delta0, self.rows))
+        )
+        return np.asarray(
+            frequent(
+                data, self.view, one, part.condition, rows=rows, sigma=sigma, threshold=int(threshold), entropy=entropy
+            ),
+            dtype=np.int64,
+        )
+
+    def _x_max(self, stage: int, at: int) -> int:
+        release = self.release(stage)
+        if release is not None:
+            return release.blocks[at].x_max
+        return x_max_of(self.plan[stage].parts[at], self.view, self.sites, 0.0)
+
+    # -- the coordinator -----------------------------------------------------------------------------
+
+    def opened(self, stage: int, total: Int64s, survivors: int, seats: Sequence[int] = ()) -> Opened:
+        """Keep a stage's decoded sum.
+
+        Args:
+            total: int64 of the stage's length, the centred sum.
+            survivors: sites in the sum.
+            seats: the places of their stretches where every site has its own; by default those that are not zero.
+
+        Raises:
+            Misuse: wrong type, shape or number of sites.
+        """
+        length = self.sum_at(stage).length
+        if total.dtype != np.int64 or total.shape != (length,):
+            raise Misuse(f"expected {length} int64 numbers, not {total.dtype} of shape {total.shape}")
+        if not 1 <= survivors <= self.sites or any(not 0 <= seat < self.sites for seat in seats):
+            raise Misuse(f"{survivors} survivors do not fit a study of {self.sites} sites")
+        return Opened(stage, survivors, tuple(sorted(seats)), total.astype("<i8").tobytes())
+
+    def noisy(self, opened: Opened) -> tuple[tuple[Part, Noisy], ...]:
+        """Every block of an opened stage in units of 1, all groups together.
+
+        Where every site has its own stretch, values have one more axis in front: the sites that answered.
+        """
+        stage, release = self.plan[opened.stage], self.release(opened.stage)
+        total = opened.values(self.sum_at(opened.stage).length)
+        table = total.reshape(self.sites if stage.own else 1, -1)
+        if stage.own:
+            seats = list(opened.seats) or [at for at, row in enumerate(table) if row.any()]
+            table = table[seats]
+        found, begin = [], 0
+        for at, part in enumerate(stage.parts):
+            one = part.construction
+            shape, end = one.shape(self.view), begin + one.length(self.view)
+            values = table[:, begin:end].astype(np.float64) / one.scale
+            values = values.reshape(len(table), *shape) if stage.own else values.reshape(shape)
+            sd = noise_of_sum(release, at, one.scale, 1 if stage.own else opened.survivors)
+            found.append((part, Noisy(values, sd)))
+            begin = end
+        return tuple(found)
+
+    def next_inputs(self, history: History) -> bytes | None:
+        """The inputs of the stage after those that were opened, None after the last."""
+        if len(history) >= len(self.plan):
+            return None
+        states = self._replay(history)[1]
+        stage = len(history)
+        return self.inputs(stage, [states[query][step] for query, step in self.plan[stage].steps.items()])
+
+    def _replay(self, history: History) -> tuple[dict[int, list[list[Noisy]]], dict[int, list[State | None]]]:
+        """Sums by query and step, and the state of every step that can be known."""
+        sums: dict[int, list[list[Noisy]]] = {at: [] for at in range(len(self.study.queries))}
+        states: dict[int, list[State | None]] = {at: [None] for at in sums}
+        for at, opened in enumerate(history):
+            if opened.stage != at:
+                raise Misuse(f"stage {opened.stage} was kept in the place of stage {at}")
+            for query in self.queries_at(at):
+                sums[query].append([])
+            for part, noisy in self.noisy(opened):
+                sums[part.query][-1].append(noisy)
+            for query, step in self.plan[at].steps.items():
+                asked = self.study.queries[query].asked
+                if step + 1 < asked.stages(self.view):
+                    state = asked.decide(self.view, step, sums[query][step], states[query][step])
+                    states[query].append(_state(_text(state)))
+        return sums, states
+
+    def decode(
+        self,
+        history: History,
+        *,
+        min_cell_count: int = 1,
+        charged: int | Sequence[int] | None = None,
+        draws: int = 2000,
+    ) -> StudyResult:
+        """The answers.
+
+        Args:
+            history: all stages.
+            min_cell_count: noisy counts below it are not shown.
+            charged: uploads that every site was charged for, by stage or in all (then the surplus is counted as
+                repetitions of the dearest stage); by default one for each stage.
+            draws: replicates of parametric bootstraps.
+
+        Raises:
+            Misuse: a stage is missing.
+        """
+        if len(history) != len(self.plan):
+            raise Misuse(f"{len(history)} of {len(self.plan)} stages were opened; a study is decoded after the last")
+        sums, states = self._replay(history)
+        seed = np.frombuffer(hashlib.sha256(self.id + history.encode()).digest(), dtype=np.uint32)
+        answers = {}
+        for at, name in enumerate(self.study.names):
+            survivors = min(opened.survivors for opened in history if at in self.queries_at(opened.stage))
+            context = Context(
+                confidence=self.study.confidence,
+                interval=self.study.interval,
+                min_cell_count=min_cell_count,
+                survivors=survivors,
+                records=self.schema.records,
+                rng=np.random.default_rng([*map(int, seed), at]),
+                draws=draws,
+            )
+            answers[name] = self._answer(at, sums[at], states[at], context)
+        survivors_of = tuple(opened.survivors for opened in history)
+        return StudyResult(self.study, answers, self.privacy(charged), survivors_of)
+
+    def _answer(self, at: int, sums: list[list[Noisy]], states: list[State | None], context: Context) -> Answer:
+        query = self.study.queries[at]
+        axes = query.axes(self.view)
+        labels = [axis.labels(self.view) for axis in axes]
+        parts = []
+        for place in product(*(range(len(one)) for one in labels)):
+            here = [[Noisy(one.values[place], one.sd) for one in step] if axes else step for step in sums]
+            answer = query.asked.decode(self.view, here, states, context)
+            cells = zip(axes, labels, place, strict=True)
+            parts.append(({axis.names()[0]: names[cell] for axis, names, cell in cells}, answer))
+        found = Answer.grouped(query.words(), parts) if axes else parts[0][1]
+        return _finished(found, query.words(), query.asked.name, context)
+
+    def privacy(self, charged: int | Sequence[int] | None = None) -> PrivacyReport:
+        """What was, or will be, spent; see :meth:`decode` for ``charged``."""
+        counts = self._counts(charged)
+        if not self.releases or self.delta is None:
+            return PrivacyReport(None, None, 0.0, str(self.setting.unit), "none", None, sum(counts), self.epsilon)
+        total, worst = Cost(0), Cost(0)
+        for stage, times in enumerate(counts):
+            cost = self.cost_at(stage)
+            total = total + times * cost
+            worst = worst + times * Cost(Fraction(self.releases[stage].fallback_mu) ** 2, cost.delta)
+        shared = any(release.trust is Trust.DISTRIBUTED for release in self.releases)
+        return PrivacyReport(
+            epsilon=epsilon_of_cost(total, self.delta),
+            delta=self.delta,
+            mu2=float(total.mu2),
+            unit=str(self.setting.unit),
+            trust=str(Trust.DISTRIBUTED if shared else Trust.LOCAL),
+            fallback_epsilon=epsilon_of_cost(worst, self.delta),
+            uploads=sum(counts),
+            planned_epsilon=self.epsilon,
+        )
+
+    def _counts(self, charged: int | Sequence[int] | None) -> list[int]:
+        stages = len(self.plan)
+        if charged is None:
+            return [1] * stages
+        if not isinstance(charged, int):
+            counts = [int(one) for one in charged]
+            if len(counts) != stages or min(counts) < 0:
+                raise Misuse(f"charged needs one number for each of {stages} stages")
+            return counts
+        if charged < stages:
+            raise Misuse(f"{charged} uploads cannot have opened {stages} stages")
+        counts = [1] * stages
+        dearest = max(range(stages), key=lambda stage: self.cost_at(stage).mu2)
+        counts[dearest] += charged - stages
+        return counts
+
+    @property
+    def mu(self) -> float:
+        """μ of one opening of every stage, rounded up."""
+        return root_up(sum((self.cost_at(stage).mu2 for stage in range(len(self.plan))), Fraction(0)))
+
+    def __repr__(self) -> str:
+        cost = "no noise" if self.epsilon is None else f"epsilon {self.epsilon:g}, delta {self.delta:g}"
+        return (
+            f"StudyQuestion({self.study.name!r}: {len(self.study.queries)} queries in {self.stages} stage(s), "
+            f"{self.sites} sites, {cost}, per {self.setting.unit}, trust {self.setting.trust})"
+        )
+
+
+def _finished(answer: Answer, title: str, statistic: str, context: Context) -> Answer:
+    from dataclasses import replace  # noqa: PLC0415
+
+    return replace(
+        answer,
+        title=title,
+        statistic=statistic,
+        confidence=context.confidence,
+        interval=context.interval,
+        sites=context.survivors,
+        records=context.records,
+    )
+
+
+def _text(state: State | None) -> str | None:
+    """A state as canonical JSON; raises Misuse for what is no plain value."""
+    if state is None:
+        return None
+    try:
+        return json.dumps(state, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    except (TypeError, ValueError):
+        raise Misuse("a statistic decided on something that is no finite plain value") from None
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError
+
+
+def _state(text: object) -> State | None:
+    """Read a state; raises Malformed unless it is canonical."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text) if isinstance(text, str) and len(text) <= MAX_STATE else None
+        canonical = isinstance(value, dict) and _text(value) == text
+    except (ValueError, RecursionError, Misuse):
+        canonical = False
+    if not canonical:
+        raise Malformed("the state of a query is not canonical JSON")
+    state: State = value
+    return state
