@@ -28,6 +28,7 @@ from privfl.errors import Misuse
 
 if TYPE_CHECKING:
     from privfl.homes.site import JoinedSite, Table
+    from privfl.tasks import DatabaseSource
 
 __all__ = ["app"]
 
@@ -47,6 +48,18 @@ class Kind(StrEnum):
 
 Schema = Annotated[Path, typer.Option(help="The schema that the federation agreed on, in YAML or JSON.")]
 Format = Annotated[Kind | None, typer.Option("--format", help="How the table is read; default: by its ending.")]
+AnalyticsOnly = Annotated[
+    bool,
+    typer.Option(
+        "--analytics-only",
+        help="Rows stay where they are, and may be more than fit into memory; this site cannot train on them.",
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(help="Read a table of a database: postgresql://user@host/db (no password in it) or sqlite:///path."),
+]
+InDatabase = Annotated[str | None, typer.Option("--table", help="Its name there, or schema.name.")]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="A table without rows is no mistake.")]
 
 
@@ -105,6 +118,9 @@ def join(
     schema: Annotated[Path | None, typer.Option(help="Its schema, in YAML or JSON.")] = None,
     kind: Format = None,
     allow_empty: AllowEmpty = False,
+    analytics_only: AnalyticsOnly = False,
+    database: Database = None,
+    in_database: InDatabase = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -114,7 +130,8 @@ def join(
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415
 
-    wanted = _table(table, schema, kind, allow_empty)
+    place = _place(table, database, in_database, "--data")
+    wanted = _table(place, schema, kind, allow_empty, analytics_only)
     word = passphrase(folder, passphrase_file)
     joined = SiteHome.join(
         folder, word, now(), rosters=rosters, authority=authority, policy=policy, wire=wire, table=wanted
@@ -129,36 +146,65 @@ def join(
     _warn(joined, membership.policy.valid_from_at)
 
 
-@app.command(epilog="Example: privfl site data north rows.csv --schema schema.yaml")
+@app.command(
+    epilog="Example: privfl site data north rows.csv --schema schema.yaml; or: privfl site data north --schema "
+    "schema.yaml --database postgresql://reader@localhost/clinic --table public.visits --analytics-only"
+)
 def data(
     folder: Folder,
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines, Parquet, Feather or Excel; it stays there.")],
     schema: Schema,
+    table: Annotated[
+        Path | None, typer.Argument(help="CSV, TSV, JSON lines, Parquet, Feather or Excel; it stays there.")
+    ] = None,
     kind: Format = None,
     allow_empty: AllowEmpty = False,
+    analytics_only: AnalyticsOnly = False,
+    database: Database = None,
+    in_database: InDatabase = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Bind TABLE to the site, checked against schema and policy; its rows are never copied.
 
-    The true counts are shown on this terminal only; nothing keeps them.
+    The true counts are shown on this terminal only; nothing keeps them. Columns that the schema does not declare are
+    never read. With --analytics-only no row is read here: columns and types are checked where the table lies.
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415
 
-    wanted = _table(table, schema, kind, allow_empty)
+    place = _place(table, database, in_database, "TABLE")
+    if place is None:
+        raise Misuse("nothing was named to bind; give the TABLE's path, or --database and --table")
+    wanted = _table(place, schema, kind, allow_empty, analytics_only)
     assert wanted is not None
     bound = SiteHome.bind(folder, passphrase(folder, passphrase_file), now(), wanted)
-    _told(bound, as_json, f"bound to {folder}: {table}", then=f"privfl site run {quoted(folder)}")
+    _told(bound, as_json, f"bound to {folder}: {place}", then=f"privfl site run {quoted(folder)}")
 
 
-def _table(path: Path | None, schema: Path | None, kind: Kind | None, allow_empty: bool) -> Table | None:
+def _place(path: Path | None, database: str | None, table: str | None, name: str) -> Path | DatabaseSource | None:
+    """The one place that was named, by a path or as a table of a database."""
+    from privfl.tasks import DatabaseSource  # noqa: PLC0415
+
+    if (database is None) != (table is None):
+        raise Misuse("--database and --table come together: where the database is, and which table of it is meant")
+    if database is None or table is None:
+        return path
+    if path is not None:
+        raise Misuse(f"give {name} or --database with --table, and not both: a site has one table")
+    return DatabaseSource.of(database, table)
+
+
+def _table(
+    place: Path | DatabaseSource | None, schema: Path | None, kind: Kind | None, allow_empty: bool, analytics_only: bool
+) -> Table | None:
     from privfl.homes.site import Table  # noqa: PLC0415
 
-    if path is None and schema is None:
+    if place is None and schema is None:
         return None
-    if path is None or schema is None:
-        raise Misuse("--data and --schema come together: a table is bound by its schema")
-    return Table(path, schema, None if kind is None else kind.value, allow_empty)
+    if place is None or schema is None:
+        raise Misuse("--data (or --database) and --schema come together: a table is bound by its schema")
+    if kind is not None and not isinstance(place, Path):
+        raise Misuse("--format is for files; leave it out with --database")
+    return Table(place, schema, None if kind is None else kind.value, allow_empty, analytics_only)
 
 
 def _held(joined: JoinedSite) -> str:
@@ -188,7 +234,7 @@ def _told(joined: JoinedSite, as_json: bool, *lines: str, then: str) -> None:
 def _counts(joined: JoinedSite) -> list[str]:
     """The binding's true counts, which belong on a terminal and in no file that output is sent to."""
     if joined.bound is None:
-        return []
+        return ["Bound for analytics alone: every column fits, and no row was read."] if joined.alone else []
     if not sys.stdout.isatty():
         return ["Every column fits. True counts are shown on a terminal only."]
     return [str(joined.bound.report)]

@@ -15,6 +15,7 @@ from privfl.errors import Misuse
 from privfl.homes.files import read_bytes, write_file
 
 if TYPE_CHECKING:
+    from privfl.tasks import DatabaseSource, FileSource
     from privfl.wires.mailbox import Mailbox
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 
 _FOLDER = "folder:"
 Format = Literal["csv", "tsv", "parquet", "feather", "jsonl", "excel"]
+Database = Literal["sqlite", "postgresql"]
 
 
 class Config(Declared):
@@ -94,15 +96,28 @@ class DataConfig(Declared):
     """Where a site's rows are; they are never copied into the folder.
 
     Args:
-        path: absolute. format: how it is read. schema_sha256: of the folder's own copy of the schema, in hex.
+        path: absolute, or the address of a database. format: how it is read. table: its name in a database.
+        schema_sha256: of the folder's own copy of the schema, in hex.
         columns: those that the schema declares, with the type that was found. allow_empty: no rows are no error.
+        analytics_only: the rows stay where they are and are never read into memory; no training.
     """
 
     path: str
-    format: Format
+    format: Format | Database
+    table: str | None = None
     schema_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     columns: dict[str, str]
     allow_empty: bool = False
+    analytics_only: bool = False
+
+    @property
+    def source(self) -> FileSource | DatabaseSource:
+        """Where the rows are; raises Misuse where the file was changed to something that is no such place."""
+        from privfl.tasks.data import DatabaseSource, FileSource  # noqa: PLC0415 - loaded when data is read
+
+        if self.table is not None:
+            return DatabaseSource.of(self.path, self.table)
+        return FileSource(Path(self.path), self.format)
 
 
 class _Wired(Config):

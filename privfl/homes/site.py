@@ -27,28 +27,33 @@ from privfl.secagg.party import Party
 from privfl.wires.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from privfl.learn import BoundData
+    from privfl.tasks import BoundData, DatabaseSource, SiteData
 
 __all__ = ["LEDGER", "JoinedSite", "OpenSite", "SiteHome", "Table", "ledger_path"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """What to bind: a table and its schema; see :func:`privfl.homes.data.prepare`."""
+    """What to bind: a table (a file, or one of a database) and its schema; see :func:`privfl.homes.data.prepare`."""
 
-    path: Path
+    path: Path | DatabaseSource
     schema: Path
     format: Format | None = None
     allow_empty: bool = False
+    analytics_only: bool = False
 
 
 @dataclass(frozen=True)
 class JoinedSite:
-    """What a join or a binding led to. ``bound`` has true counts: for the operator's own terminal only."""
+    """What a join or a binding led to. ``bound`` has true counts: for the operator's own terminal only.
+
+    It is None if nothing was bound, or a table for analytics alone (``alone``), whose rows were not read.
+    """
 
     config: SiteConfig
     membership: Membership
     bound: BoundData | None = None
+    alone: bool = False
 
 
 class OpenSite:
@@ -57,7 +62,7 @@ class OpenSite:
     Attributes:
         folder, config, name: of the site. identity: its name and key. party: key and roster for the protocol.
         signed_roster, policy: in force, verified. ledger: verified, with the policy's limits.
-        state: sealed, locked to this process. bound: the rows, None if opened without. mailbox: its end of the wire.
+        state: sealed, locked to this process. data: the bound table, if opened with it. mailbox: its end of the wire.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class OpenSite:
         state: State,
         membership: Membership,
         ledger: Ledger,
-        bound: BoundData | None,
+        data: SiteData | None,
         mailbox: Mailbox,
     ) -> None:
         """Internal; use :meth:`SiteHome.open`."""
@@ -77,14 +82,19 @@ class OpenSite:
         self.signed_roster: SignedRoster = membership.signed_roster
         self.policy: Policy = membership.policy
         self.state, self.ledger, self.mailbox = state, ledger, mailbox
-        self._bound = bound
+        self._data = data
+
+    @property
+    def data(self) -> SiteData:
+        """The bound table; raises Misuse if the site was opened without it."""
+        if self._data is None:
+            raise Misuse("this site was opened without its data; open it with data=True")
+        return self._data
 
     @property
     def bound(self) -> BoundData:
-        """The rows; raises Misuse if the site was opened without them."""
-        if self._bound is None:
-            raise Misuse("this site was opened without its data; open it with data=True")
-        return self._bound
+        """Its rows in memory; raises Misuse as :attr:`data`, or if it was bound for analytics alone."""
+        return self.data.bound
 
     def anchor_item(self) -> dict[str, bytes | None]:
         """What the sealed state keeps of the ledger's head, to be put together with whatever follows from it."""
@@ -192,7 +202,7 @@ class SiteHome:
                 state.put({LEDGER: KnownLedger(joined.policy.population, ledger.anchor).encode()})
             finally:
                 ledger.close()
-            return JoinedSite(config, joined, None if binding is None else binding.bound)
+            return JoinedSite(config, joined, *_found(binding))
         finally:
             state.close()
 
@@ -206,7 +216,7 @@ class SiteHome:
         try:
             membership = recall(state, config, identity, now)
             binding = _prepare(table, membership.policy)
-            return JoinedSite(data.keep(folder, config, binding), membership, binding.bound)
+            return JoinedSite(data.keep(folder, config, binding), membership, *_found(binding))
         finally:
             state.close()
 
@@ -215,7 +225,7 @@ class SiteHome:
         """Open a site that has joined, ready to run.
 
         Args:
-            data: also read the bound table.
+            data: also read the bound table, or check it where it lies if it was bound for analytics alone.
 
         Raises:
             Misuse: the folder is missing or incomplete, another process works in it (its pid is named), the ledger
@@ -233,9 +243,9 @@ class SiteHome:
             ledger = open_ledger(folder, config, identity, policy, known, now, create=False)
             try:
                 ledger.use(policy.hash, policy.version, policy.limits(), now)
-                bound = _load(folder, config, policy) if data else None
+                table = _load(folder, config, policy) if data else None
                 mailbox = mailbox_of(config.wire, identity.site_id)
-                return OpenSite(folder, config, identity, state, membership, ledger, bound, mailbox)
+                return OpenSite(folder, config, identity, state, membership, ledger, table, mailbox)
             except BaseException:
                 ledger.close()
                 raise
@@ -245,8 +255,21 @@ class SiteHome:
 
 
 def _prepare(table: Table, policy: Policy) -> data.Binding:
-    return data.prepare(table.path, table.schema, policy, format_=table.format, allow_empty=table.allow_empty)
+    return data.prepare(
+        table.path,
+        table.schema,
+        policy,
+        format_=table.format,
+        allow_empty=table.allow_empty,
+        analytics_only=table.analytics_only,
+    )
 
 
-def _load(folder: Path, config: SiteConfig, policy: Policy) -> BoundData:
+def _found(binding: data.Binding | None) -> tuple[BoundData | None, bool]:
+    if binding is None or binding.config.analytics_only:
+        return None, binding is not None
+    return binding.bound, False
+
+
+def _load(folder: Path, config: SiteConfig, policy: Policy) -> SiteData:
     return data.load(folder, config, policy)

@@ -21,7 +21,7 @@ from privfl.homes.config import Format
 if TYPE_CHECKING:
     import pandas as pd
 
-    from privfl.learn import Schema
+    from privfl.tasks import Schema
 
 __all__ = ["FORMATS", "format_of", "read_table"]
 
@@ -59,7 +59,11 @@ def format_of(path: Path) -> Format:
 
 
 def read_table(path: Path, kind: Format, schema: Schema) -> pd.DataFrame:
-    """The columns of ``path`` that ``schema`` declares; raises DataError, without a value, if it cannot be read."""
+    """The columns of ``path`` that ``schema`` declares, and its subject column.
+
+    Raises:
+        DataError: it cannot be read; the message has no value of it.
+    """
     if kind not in _READERS:
         raise DataError(f"{kind!r} is no format here; choose one of {', '.join(_READERS)}")
     if not path.is_file():
@@ -76,13 +80,14 @@ def read_table(path: Path, kind: Format, schema: Schema) -> pd.DataFrame:
         raise DataError(
             f"{path} cannot be read as {kind} ({type(error).__name__}); check the file, or name its kind with --format"
         ) from None
-    return frame[[name for name in frame.columns if name in schema.columns]]
+    return frame[[name for name in frame.columns if name in schema.names]]
 
 
 def _words(schema: Schema) -> dict[str, type]:
-    """Columns with text classes; in a text file "1" would otherwise be read as a number."""
+    """Columns that hold text, and ids; in a text file "007" would otherwise be read as a number."""
     found = {name: schema.columns[name] for name in schema.categories}
-    return {name: str for name, column in found.items() if isinstance(getattr(column, "classes")[0], str)}  # noqa: B009
+    words = [name for name, column in found.items() if isinstance(getattr(column, "classes")[0], str)]  # noqa: B009
+    return dict.fromkeys((*words, *schema.texts, *(() if schema.subject is None else (schema.subject,))), str)
 
 
 def _text(separator: str) -> Callable[[Path, Schema], pd.DataFrame]:
@@ -103,7 +108,7 @@ def _text(separator: str) -> Callable[[Path, Schema], pd.DataFrame]:
 def _check_once(head: pd.DataFrame, path: Path, schema: Schema) -> None:
     """Raise DataError for a declared column that the header names twice: pandas would rename the second in silence."""
     names = [str(name).strip() for name in head.to_numpy().reshape(-1)]
-    twice = [name for name in schema.columns if names.count(name) > 1]
+    twice = [name for name in schema.names if names.count(name) > 1]
     if twice:
         raise DataError(f"{path} has more than one column {', '.join(map(repr, twice))}; keep the one that is meant")
 
@@ -115,7 +120,7 @@ def _jsonl(path: Path, schema: Schema) -> pd.DataFrame:
     unpack: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     with unpack.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream if line.strip()]
-    there = [name for name in schema.columns if any(name in row for row in rows if _object(row))]
+    there = [name for name in schema.names if any(name in row for row in rows if _object(row))]
     return pd.DataFrame({name: [row.get(name) for row in rows] for name in there})
 
 
@@ -130,7 +135,7 @@ def _parquet(path: Path, schema: Schema) -> pd.DataFrame:
     import pyarrow.parquet  # noqa: PLC0415
 
     there = pyarrow.parquet.read_schema(path).names
-    return pd.read_parquet(path, engine="pyarrow", columns=[name for name in there if name in schema.columns])
+    return pd.read_parquet(path, engine="pyarrow", columns=[name for name in there if name in schema.names])
 
 
 def _feather(path: Path, schema: Schema) -> pd.DataFrame:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from privfl.errors import Misuse
 from privfl.tasks.schema import Schema
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DatabaseSource", "FileSource", "FrameSource", "SiteData", "Source"]
 
 T = TypeVar("T")
+_SECRET = re.compile(r"(?:^|&)[^=&]*password=", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,20 +40,57 @@ class FileSource:
     path: Path
     format: str
 
+    def __str__(self) -> str:
+        return str(self.path)
+
 
 @dataclass(frozen=True)
 class DatabaseSource:
-    """A table (or view) of a database, read through ADBC.
+    """A table (or view) of a database, which is only ever read.
 
     Attributes:
         driver: ``sqlite`` or ``postgresql``.
-        uri: where it is; never with a password in it, which belongs into the driver's own files or environment.
+        uri: where it is: ``sqlite:///absolute/path`` or ``postgresql://user@host:port/database``; never with a
+            password in it, which belongs into the driver's own files or environment.
         table: its name, ``schema.name`` where it has a schema. It is quoted as an identifier, never pasted.
     """
 
     driver: str
     uri: str
     table: str
+
+    @classmethod
+    def of(cls, uri: str, table: str) -> DatabaseSource:
+        """Read what an operator wrote; raises Misuse for a password in it, another database, or no usable name."""
+        try:
+            parts = urlsplit(uri)
+            secret = parts.password is not None
+        except ValueError:
+            raise Misuse("this is no address of a database; write postgresql://user@host/database") from None
+        if secret or _SECRET.search(parts.query):
+            raise Misuse(
+                "an address with a password in it is refused, as it would stand in this site's configuration; leave it "
+                "out and set PGPASSWORD, or PGPASSFILE for a file that only this user can read (by default ~/.pgpass)"
+            )
+        names = table.split(".")
+        if len(names) > 2 or not all(names) or not table.isprintable():
+            raise Misuse(f"{table!a:.80} is no name of a table; write --table name or --table schema.name")
+        if parts.scheme in ("postgresql", "postgres"):
+            return cls("postgresql", uri, table)
+        if parts.scheme == "sqlite" and not parts.netloc and parts.path.strip("/"):
+            return cls("sqlite", "sqlite:///" + parts.path.lstrip("/"), table)
+        raise Misuse(
+            f"{parts.scheme!a:.20} is no database here; write postgresql://user@host/database or "
+            "sqlite:///absolute/path (other databases: export the table as Parquet)"
+        )
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database; None for a server."""
+        return Path(unquote(urlsplit(self.uri).path)) if self.driver == "sqlite" else None
+
+    def __str__(self) -> str:
+        return f"table {self.table} of {self.uri}"
 
 
 Source: TypeAlias = FrameSource | FileSource | DatabaseSource

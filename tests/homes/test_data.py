@@ -267,4 +267,4 @@ def test_keep_and_load_are_inverse(schema: Path, tmp_path: Path) -> None:
     assert kept.data is not None
     assert Path(kept.data.path).is_absolute()
     assert (tmp_path / data.SCHEMA).read_bytes() == binding.schema_text
-    assert load(tmp_path, kept, Policy(**policy_fields())).report == binding.bound.report
+    assert load(tmp_path, kept, Policy(**policy_fields())).bound.report == binding.bound.report
