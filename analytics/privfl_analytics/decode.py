@@ -40,6 +40,7 @@ __all__ = [
     "number",
     "percent",
     "resolves",
+    "share_of",
     "within",
     "z_of",
 ]
@@ -124,6 +125,7 @@ def jacobian(function: Callable[[Floats], Floats], values: Floats) -> Floats:
 
 def delta_method(gradient: Floats, covariance: Floats) -> Floats:
     """Standard errors of m functions with gradients (m, k) of a vector with this covariance (k, k)."""
+    gradient = np.atleast_2d(gradient)
     errors: Floats = np.sqrt(np.clip(np.einsum("mi,ij,mj->m", gradient, covariance, gradient), 0.0, None))
     return errors
 
@@ -144,7 +146,7 @@ def bootstrap(
         return None
     decoded = np.where(np.isfinite(decoded), decoded, np.nan)
     lower, upper = np.nanquantile(decoded, percent(context), axis=0)
-    spread = np.nanstd(decoded, axis=0)
+    spread = (upper - lower) / (2 * z_of(context))  # a ratio's draws have no standard deviation
     return Estimates(value, spread, lower, upper, spread)
 
 
@@ -226,6 +228,21 @@ def within(one: Estimate, limits: tuple[float, float]) -> Estimate:
     low, high = limits
     return Estimate(
         min(max(one.value, low), high), one.se, min(max(one.lower, low), high), max(min(one.upper, high), low)
+    )
+
+
+def share_of(counts: Floats, cell: int, sd: float, context: Context) -> Estimate | None:
+    """The share of one cell in the sum of all, in [0, 1]; None where the sum is not resolved."""
+    rest = float(counts.sum() - counts[cell])
+    cells, sds = np.array([counts[cell], rest]), sd * np.sqrt([1.0, max(len(counts) - 1, 0)])
+    return estimate(
+        lambda sums: sums[..., 0] / sums.sum(axis=-1),
+        cells,
+        sds,
+        context,
+        sample=multinomial_covariance(cells),
+        denominators=(np.ones(2),),
+        limits=(0.0, 1.0),
     )
 
 
