@@ -47,7 +47,9 @@ from privfl_analytics.result import PrivacyReport, StudyResult
 from privfl_analytics.statistic import Context, Noisy, State
 
 if TYPE_CHECKING:
+    from privfl.runtime import run as runs
     from privfl_analytics.explain import Explanation
+    from privfl_analytics.run import StudyRun
     from privfl_analytics.study import Study
 
 __all__ = ["History", "Opened", "StudyQuestion"]
@@ -493,6 +495,12 @@ class StudyQuestion(Question):
         dearest = max(range(stages), key=lambda stage: self.cost_at(stage).mu2)
         counts[dearest] += charged - stages
         return counts
+
+    def begin(self, stage: runs.Stage, setting: runs.Setting, observer: runs.Observer | None = None) -> StudyRun:
+        """A run over sites that are ready, from its beginning."""
+        from privfl_analytics.run import StudyRun  # noqa: PLC0415 - it runs questions
+
+        return StudyRun(stage, self, setting, observer)
 
     @property
     def mu(self) -> float:

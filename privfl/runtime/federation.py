@@ -49,13 +49,13 @@ class Runnable(Protocol[O_co]):
     """A question that can be run by itself, such as a compiled study."""
 
     @property
-    def rounds(self) -> int:
+    def stages(self) -> int:
         """Rounds it takes if nothing is repeated."""
         ...
 
     @property
-    def release(self) -> Release | None:
-        """One of its releases, for the unit of privacy and the trust it rests on; None without noise."""
+    def releases(self) -> Sequence[Release]:
+        """What one upload of each stage reveals, those of the widest trust first; empty without noise."""
         ...
 
     def prices(self) -> Sequence[Price]:
@@ -326,14 +326,15 @@ class Federation:
         priced = question.prices()
         most = None  # the sites here agree to every repetition that was asked for
         if priced and delta is not None:
-            unit_ = Unit(question.release.unit) if question.release else Unit.RECORD
-            total = sum((attempts * price.times * price.costs[unit_] for price in priced), ZERO_COST)
+            own = Unit(question.releases[0].unit)
+            total = sum((attempts * price.times * price.costs[own] for price in priced), ZERO_COST)
             most = epsilon_of_cost(total, delta)
-        terms = _terms_of(most, delta, question.release, least, complete)
+        release = question.releases[0] if question.releases else None
+        terms = _terms_of(most, delta, release, least, complete)
         setting = Setting(terms.hash, complete, least, attempts)
         run = question.begin(self._stage(terms), setting, observer)
         self._kills = []
-        return self._carried_out(run, RunProgress(question.rounds, "asking") if progress else None)
+        return self._carried_out(run, RunProgress(question.stages, "asking") if progress else None)
 
     def _carried_out(self, run: Run[O], shown: RunProgress | None) -> O:
         try:

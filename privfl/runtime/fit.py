@@ -224,7 +224,7 @@ class Fit:
         """Rounds whose sum was opened."""
         return len(self.transcript)
 
-    def summary(self, name: str) -> dict[str, Any]:
+    def figures(self, name: str) -> dict[str, Any]:
         """The run in a few public figures."""
         score = self.history.smoothed()
         return {

@@ -54,7 +54,7 @@ class Outcome(Protocol):
         """Write it into a folder; raises Misuse if that cannot be written."""
         ...
 
-    def summary(self, name: str) -> dict[str, Any]:
+    def figures(self, name: str) -> dict[str, Any]:
         """The run in a few public figures, with ``stopped_early``."""
         ...
 

@@ -1,0 +1,158 @@
+"""A study over sites that are ready: one slot for each stage, and the result with its proof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privfl.dp import Release
+from privfl.errors import RoundAborted
+from privfl.runtime.coordinator import RoundResult
+from privfl.runtime.fit import Transcripts, replace_results
+from privfl.runtime.run import STOPPED_EARLY, Journal, Observer, Resumed, Run, Setting, Stage
+from privfl_analytics.opened import History
+from privfl_analytics.question import StudyQuestion
+from privfl_analytics.result import StudyResult
+
+__all__ = ["Findings", "StudyRun"]
+
+
+@dataclass(frozen=True)
+class Findings(StudyResult):
+    """A study's result with what its run leaves behind.
+
+    Attributes:
+        transcript: proof of every stage's sum; ``transcript.verify()`` needs no secret.
+        dropped: stage, from 1 → names of sites missing from its sum.
+        stopped: why the run ended. seconds: wall time. upload_bytes: mean bytes of one upload, everything included.
+        spent: ε by site, from each site's own account, where it can be seen from here.
+    """
+
+    transcript: Transcripts | None = None
+    dropped: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    stopped: str = ""
+    seconds: float = 0.0
+    upload_bytes: float = 0.0
+    spent: Mapping[str, float] = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write answers, a report and the transcripts into ``folder``; an earlier run's results there are replaced.
+
+        Raises:
+            Misuse: the folder cannot be written.
+        """
+
+        def write(target: Path) -> None:
+            StudyResult.save(self, target)
+            if self.transcript is not None:
+                self.transcript.save(target / "transcripts")
+
+        return replace_results(Path(folder), write)
+
+    def figures(self, name: str) -> dict[str, Any]:
+        """The run in a few public figures."""
+        finite = self.privacy.epsilon is not None and math.isfinite(self.privacy.epsilon)
+        return {
+            "name": name,
+            "rounds": len(self.survivors),
+            "stopped": self.stopped,
+            "stopped_early": self.stopped.startswith(STOPPED_EARLY),
+            "dropped": {str(number): list(names) for number, names in self.dropped.items()},
+            "survivors": list(self.survivors),
+            "epsilon": self.privacy.epsilon if finite else None,
+            "delta": self.privacy.delta,
+            "uploads": self.privacy.uploads,
+            "seconds": round(self.seconds, 3),
+            "upload_bytes": self.upload_bytes,
+        }
+
+    def __repr__(self) -> str:
+        return StudyResult.__repr__(self)
+
+    def _repr_html_(self) -> str:
+        return StudyResult._repr_html_(self)
+
+
+class StudyRun(Run[Findings]):
+    """One round for each stage of a compiled study."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        question: StudyQuestion,
+        setting: Setting,
+        observer: Observer | None = None,
+        journal: Journal | None = None,
+        resumed: Resumed | None = None,
+    ) -> None:
+        self.study, self.history = question, History()
+        super().__init__(stage, question, setting, observer, journal, resumed)
+
+    @property
+    def number(self) -> int:
+        """See :class:`privfl.runtime.run.Run`."""
+        return len(self.history) + 1
+
+    def inputs(self) -> bytes:
+        """What the stages so far decided."""
+        inputs = self.study.next_inputs(self.history)
+        assert inputs is not None
+        return inputs
+
+    def take(self, result: RoundResult) -> None:
+        """Keep an opened stage."""
+        places = {site: at for at, site in enumerate(sorted(self.stage.coordinator.machine.party.roster.site_ids))}
+        own = bool(self.study.sum_at(len(self.history)).own)
+        seats = [places[site] for site in result.survivors] if own else []
+        total = np.asarray(result.total)
+        opened = self.study.opened(len(self.history), total, len(result.survivors), seats)
+        self.history = self.history.add(opened)
+
+    def over(self) -> str | None:
+        """Whether every stage is through."""
+        stages = self.study.stages
+        return f"all {stages} round(s) done" if len(self.history) >= stages else None
+
+    def dump(self) -> bytes:
+        """The opened stages."""
+        return self.history.encode()
+
+    def restore(self, state: bytes) -> None:
+        """Take up the opened stages; raises Malformed for anything else."""
+        self.history = History.decode(state)
+
+    def released(self) -> list[tuple[Release | None, int]]:
+        """Every stage's release, and how often it was asked for."""
+        return [(self.study.release(at - 1), times) for at, times in sorted(self.charges.items())]
+
+    def outcome(self, stopped: str) -> Findings:
+        """The answers.
+
+        Raises:
+            RoundAborted: a stage is missing; what was charged for the others stays charged.
+        """
+        stage = self.stage
+        if len(self.history) < self.study.stages:
+            raise RoundAborted(
+                f"{len(self.history)} of {self.study.stages} rounds were opened: {stopped}. Nothing can be decoded "
+                "before the last; what the sites were charged stays charged"
+            )
+        charged = [self.charges.get(at + 1, 0) for at in range(self.study.stages)]
+        found = self.study.decode(self.history, min_cell_count=stage.min_cell_count, charged=charged)
+        return Findings(
+            found.study,
+            found.answers,
+            found.privacy,
+            found.survivors,
+            Transcripts(self.transcripts, stage.authority),
+            self.dropped,
+            stopped,
+            self.seconds,
+            self.sizes[0] / max(1, self.sizes[1]),
+            dict(stage.spent()),
+        )
