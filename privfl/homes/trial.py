@@ -145,6 +145,8 @@ def policy_for(schema: Mapping[str, Any], now: int, **changes: Any) -> dict[str,
     columns = {
         name: {"classes": list(column["classes"])}
         if "classes" in column
+        else {"max_length": column["max_length"]}
+        if "max_length" in column
         else {"lower": column["lower"], "upper": column["upper"]}
         for name, column in schema["columns"].items()
     }

@@ -1,23 +1,37 @@
-"""Generalised linear models with record-level privacy: clipped full-batch gradient sums in exact integers.
+"""Generalised linear models with privacy for records or subjects: clipped full-batch gradient sums in exact integers.
 
 One record's gradient is x̃ r̃ᵀ, features times residual, which construction F clips and sums exactly. The
 server divides by the *declared* size, never by a true count.
+
+For the unit subject each site first keeps at most ``max_rows`` rows of every subject and none without one, so that
+all rows of a subject together move the sum by at most ``max_rows`` times what one row can: Δ² is ``max_rows²`` times
+the row's. A single row is then not protected at the row's price: removing it may bring in another one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from privfl.dp import MAX_REACH, Contribution, FactorTable, LocalReport, bounded_delta2, bounded_sum, factor_delta2
+from privfl.dp import (
+    MAX_REACH,
+    Contribution,
+    FactorTable,
+    LocalReport,
+    Unit,
+    bounded_delta2,
+    bounded_sum,
+    factor_delta2,
+)
 from privfl.entropy import Entropy
 from privfl.errors import Misuse
 from privfl.learn.history import History
 from privfl.learn.models import EstimatorRef
-from privfl.learn.planning import Layout
+from privfl.learn.planning import Layout, subject_rows
 from privfl.learn.strategies import Floats
 from privfl.learn.tasks import METRIC_SCALE, METRICS, Int64s, Task, TaskState
 from privfl.ring import quantise
@@ -44,11 +58,16 @@ class GlmTask(Task):
         spec, records = self.spec, self.schema.records
         delta2 = factor_delta2(spec.clip, spec.feature_bits, spec.residual_bits)
         self._check_bits(delta2)
-        blocks = [Layout("gradient", (len(self.features) + 1) * self.outputs, delta2, records * math.isqrt(delta2))]
+        length, x_max = (len(self.features) + 1) * self.outputs, records * math.isqrt(delta2)
+        blocks = [Layout("gradient", length, self._of_unit(delta2), x_max)]
         if spec.metrics:
-            metrics2 = bounded_delta2(len(METRICS), METRIC_SCALE)
+            metrics2 = self._of_unit(bounded_delta2(len(METRICS), METRIC_SCALE))
             blocks.append(Layout("metrics", len(METRICS), metrics2, records * METRIC_SCALE))
         return tuple(blocks)
+
+    def _of_unit(self, delta2: int) -> int:
+        """Squared sensitivity of the protected unit, from that of one row."""
+        return delta2 * subject_rows(self.schema) ** 2 if self.plan.unit is Unit.SUBJECT else delta2
 
     def _reach(self) -> Floats:
         """Largest magnitude of each quantised feature by the schema, the intercept's last; whole numbers."""
@@ -71,14 +90,16 @@ class GlmTask(Task):
     # -- the site ------------------------------------------------------------------------------------
 
     def _parts(self, params: Floats, bound: BoundData, entropy: Entropy, report: LocalReport) -> Sequence[Contribution]:
-        del entropy  # construction F rounds towards zero
+        # construction F rounds towards zero; only the choice among a subject's rows is drawn
+        if self.plan.unit is Unit.SUBJECT:
+            bound = bound.bounded(subject_rows(self.schema), entropy)
         spec = self.spec
         predictors = self._predictors(params, bound)
         residuals = self._residuals(predictors, bound)
         parts = [self._table(bound).gradient(residuals, spec.clip, spec.residual_bits, report=report)]
         if spec.metrics:
             parts.append(bounded_sum(self._metrics(predictors, bound), METRIC_SCALE, report=report))
-        return parts
+        return [replace(part, delta2=self._of_unit(part.delta2)) for part in parts]
 
     def _quantised(self, bound: BoundData) -> Int64s:
         columns = quantise(bound.columns(self.features), self.spec.feature_bits)

@@ -12,6 +12,7 @@ from privfl.codec import Record
 from privfl.dp import Block, Release, Trust, Unit, sigma_of_mu2
 from privfl.errors import Misuse, Refused
 from privfl.ring import Ring
+from privfl.tasks.schema import Schema
 
 __all__ = [
     "Descriptor",
@@ -24,6 +25,7 @@ __all__ = [
     "plan_ring",
     "signal_to_noise",
     "site_noise",
+    "subject_rows",
     "text_of",
 ]
 
@@ -38,6 +40,7 @@ class Plan:
         sites: how many may upload in one round.
         release: what one upload reveals; None only where no noise was asked for by name.
         ring: where the sum lives.
+        unit: whose contribution the blocks bound. It travels in the release, whose unit is this one.
     """
 
     epsilon: float | None
@@ -46,6 +49,7 @@ class Plan:
     sites: int
     release: Release | None
     ring: Ring
+    unit: Unit = Unit.RECORD
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,13 @@ def number_of(text: str | None) -> float | None:
     return value
 
 
-def signal_to_noise(block: Layout, release: Release, records: int, sites: int, rounds: int) -> float:
-    """√rounds · records·Δ / (σ of the summed noise · √length): how far a whole run can stand above its noise."""
+def signal_to_noise(block: Layout, release: Release, records: int, sites: int, rounds: int, rows: int = 1) -> float:
+    """√rounds · records·Δ / (σ of the summed noise · √length): how far a whole run can stand above its noise.
+
+    ``rows`` are those that Δ covers: what one record says is Δ/rows.
+    """
     noise = release.sigma_site(release.blocks[0]) * math.sqrt(sites * block.length)
-    return math.sqrt(rounds) * records * math.sqrt(block.delta2) / noise
+    return math.sqrt(rounds) * records * math.sqrt(block.delta2) / rows / noise
 
 
 def plan_release(
@@ -146,6 +153,27 @@ def check_sizes(rounds: int, sites: int, *, alone: bool = False) -> None:
         raise Misuse(f"rounds is {rounds}; plan at least one")
 
 
-def check_unit(asked: Unit | str | None, own: Unit) -> None:
-    if asked is not None and asked != own:
-        raise Refused(f"this task protects the unit {own} and {asked} was asked for; choose another task or unit")
+def check_unit(asked: Unit | str | None, own: tuple[Unit, ...], schema: Schema) -> Unit:
+    """The unit to compile for: the one asked for, or the first of the task's own.
+
+    Raises:
+        Refused: the task cannot bound contributions of that unit. Misuse: the schema tells no subjects.
+    """
+    if asked is None:
+        return own[0]
+    if asked not in own:
+        can = " or ".join(own)
+        raise Refused(f"this task protects the unit {can} and {asked} was asked for; choose another task or unit")
+    if asked == Unit.SUBJECT:
+        subject_rows(schema)
+    return Unit(asked)
+
+
+def subject_rows(schema: Schema) -> int:
+    """Rows of one subject that are used at most; raises Misuse where rows have no subjects."""
+    if schema.subject is None:
+        raise Misuse(
+            f"the unit subject needs to know whose row is whose: {schema!r} names no subject column; declare "
+            "subject (the column of ids) and max_rows in the schema"
+        )
+    return schema.max_rows

@@ -9,7 +9,7 @@ from privfl.dp import Noise
 from privfl.errors import Malformed, Misuse, Refused
 from privfl.learn.averaging import AveragingTask
 from privfl.learn.glm import GlmTask
-from privfl.learn.planning import Descriptor, Layout, Plan, check_sizes, number_of, plan_ring, site_noise
+from privfl.learn.planning import Descriptor, Layout, Plan, check_sizes, check_unit, number_of, plan_ring, site_noise
 from privfl.learn.specs import Averaging, Linear, Logistic
 from privfl.learn.strategies import from_settings
 from privfl.learn.tasks import Task
@@ -40,13 +40,14 @@ def task_from(told: Descriptor) -> Task:
             told.sites,
             told.release,
             Ring(told.bits, told.word),
+            kind.UNITS[0] if told.release is None else check_unit(told.release.unit, kind.UNITS, schema),
         )
         check_sizes(told.rounds, told.sites)
         strategy = from_settings(told.strategy, tuple((key, float(text)) for key, text in told.settings))
         maker = AveragingTask if isinstance(spec, Averaging) else GlmTask
         task: Task = maker(spec, schema, plan, strategy)
         layout = task.layout()
-    except (Misuse, ValueError, TypeError, RecursionError) as error:
+    except (Misuse, Refused, ValueError, TypeError, RecursionError) as error:
         raise Malformed(f"the task's descriptor does not hold together: {error}") from None
     _recompute(task, layout)
     if task.descriptor() != told.encode():
@@ -63,7 +64,7 @@ def _recompute(task: Task, layout: Sequence[Layout]) -> None:
         return
     told = [(block.name, block.length, block.delta2, block.x_max, block.dithered) for block in release.blocks]
     own = [(block.name, block.length, block.delta2, block.x_max, False) for block in layout]
-    if told != own or release.unit is not task.spec.UNIT or release.noise is not Noise.GAUSSIAN:
+    if told != own or release.unit is not task.plan.unit or release.noise is not Noise.GAUSSIAN:
         raise Malformed("the task's release claims another unit, length, bound or sensitivity than its settings give")
     if release.min_survivors > task.plan.sites:
         raise Malformed("the task's release waits for more survivors than there are sites")

@@ -46,7 +46,8 @@ class Spec(Declared, ABC):
         target: stop early when the noisy score is above this by a standard deviation.
     """
 
-    UNIT: ClassVar[Unit]
+    #: Units that it can protect, the usual one first.
+    UNITS: ClassVar[tuple[Unit, ...]]
 
     kind: str
     label: str
@@ -118,7 +119,9 @@ class Spec(Declared, ABC):
             sites: how many upload per round, at most.
             rounds: uploads per site, repeated attempts included.
             trust: ``distributed`` shares the noise among sites, ``local`` has each site bring all of it.
-            unit: must be the unit the task protects; checked, for callers that were given one by name.
+            unit: to protect, by default the task's usual one. ``subject`` bounds all rows of a person together:
+                the schema names the subject column, and each site keeps ``max_rows`` rows of it at most. Counted in
+                records such a run costs 4 times its μ², since removing one row may bring in another.
             min_survivors: fewest sites whose sum may be opened; by default all but one.
             colluders: sites that may side with the coordinator (``distributed``).
             bits: width of the ring, if it is fixed; by default the least that holds the sum.
@@ -132,7 +135,7 @@ class Spec(Declared, ABC):
 
 
 class _Glm(Spec):
-    UNIT = Unit.RECORD
+    UNITS = (Unit.RECORD, Unit.SUBJECT)
 
     clip: Positive = 0.3
     l2: Annotated[float, Field(ge=0)] = 3e-4
@@ -163,23 +166,24 @@ class _Glm(Spec):
         bits: int | None = None,
     ) -> Task:
         self.check(schema)
-        check_unit(unit, self.UNIT)
+        protected = check_unit(unit, self.UNITS, schema)
         if epsilon is None or delta is None:
-            raise Misuse(f"{type(self).__name__} protects records and needs epsilon and delta")
+            raise Misuse(f"{type(self).__name__} protects {protected}s and needs epsilon and delta")
         check_sizes(rounds, sites, alone=trust == Trust.LOCAL)
-        draft = GlmTask(self, schema, Plan(epsilon, delta, rounds, sites, None, Ring.of(64)), sgd(1.0))
+        draft = GlmTask(self, schema, Plan(epsilon, delta, rounds, sites, None, Ring.of(64), protected), sgd(1.0))
         if draft.length > MAX_PARAMETERS:
             raise Misuse(f"{draft.length} parameters are more than the {MAX_PARAMETERS} that fit one upload")
         mu2 = mu2_per_upload(epsilon, delta, rounds)
-        release = plan_release(draft.layout(), mu2, self.metrics, self.UNIT, trust, sites, min_survivors, colluders)
-        signal = signal_to_noise(draft.layout()[0], release, schema.records, sites, rounds)
+        release = plan_release(draft.layout(), mu2, self.metrics, protected, trust, sites, min_survivors, colluders)
+        rows = schema.max_rows if protected is Unit.SUBJECT else 1
+        signal = signal_to_noise(draft.layout()[0], release, schema.records, sites, rounds, rows)
         if signal < LEAST_SIGNAL:
             raise BudgetExceeded(
                 f"the budget is too small for one round: at epsilon {epsilon:g} the noise is {1 / signal:.0f} times "
                 f"what {schema.records} records can say together; raise epsilon, or join more records"
             )
         ring = plan_ring(draft.layout(), site_noise(release), sites, bits)
-        plan = Plan(epsilon, delta, rounds, sites, release, ring)
+        plan = Plan(epsilon, delta, rounds, sites, release, ring, protected)
         return GlmTask(self, schema, plan, self._strategy(schema, signal, rounds))
 
     def _strategy(self, schema: Schema, signal: float, rounds: int) -> Strategy:
@@ -194,7 +198,7 @@ class _Glm(Spec):
 
 
 class Logistic(_Glm):
-    """Logistic regression, two classes or more, with record-level privacy.
+    """Logistic regression, two classes or more, with privacy for records or, by ``unit``, for subjects.
 
     Args:
         clip: C, bound of one record's gradient (features in public units times residual).
@@ -217,7 +221,7 @@ class Logistic(_Glm):
 
 
 class Linear(_Glm):
-    """Linear regression by squared loss, with record-level privacy; the label is centred and scaled in public.
+    """Linear regression by squared loss, private as :class:`Logistic`; the label is centred and scaled in public.
 
     Args:
         tolerance: a prediction within this of the truth counts as right, in units of the label's scale.
@@ -250,7 +254,7 @@ class Averaging(Spec):
             itself has no differential privacy; this must be asked for by this name.
     """
 
-    UNIT = Unit.SITE
+    UNITS = (Unit.SITE,)
 
     kind: Literal["averaging"] = "averaging"
     estimator: EstimatorRef
@@ -286,21 +290,25 @@ class Averaging(Spec):
         bits: int | None = None,
     ) -> Task:
         self.check(schema)
-        check_unit(unit, self.UNIT)
+        check_unit(unit, self.UNITS, schema)
         check_sizes(rounds, sites)
         label = schema.columns[self.label]
         template(self.estimator, label.classes if isinstance(label, Category) else None, self.feature_names(schema))
         if self.unprotected:
             if epsilon is not None:
                 raise Misuse("unprotected averaging has no epsilon: pass epsilon=None, or drop unprotected")
-            plan = Plan(None, None, rounds, sites, None, Ring.of(64))
+            plan = Plan(None, None, rounds, sites, None, Ring.of(64), Unit.SITE)
             layout = AveragingTask(self, schema, plan, sgd(self.rate)).layout()
-            plan = Plan(None, None, rounds, sites, None, plan_ring(layout, {}, sites, bits))
+            plan = Plan(None, None, rounds, sites, None, plan_ring(layout, {}, sites, bits), Unit.SITE)
             return AveragingTask(self, schema, plan, sgd(self.rate))
         if epsilon is None or delta is None:
             raise Misuse("averaging protects sites and needs epsilon and delta; unprotected=True runs without noise")
-        draft = AveragingTask(self, schema, Plan(epsilon, delta, rounds, sites, None, Ring.of(64)), sgd(self.rate))
+        draft = AveragingTask(
+            self, schema, Plan(epsilon, delta, rounds, sites, None, Ring.of(64), Unit.SITE), sgd(self.rate)
+        )
         mu2 = mu2_per_upload(epsilon, delta, rounds)
-        release = plan_release(draft.layout(), mu2, self.metrics, self.UNIT, trust, sites, min_survivors, colluders)
+        release = plan_release(draft.layout(), mu2, self.metrics, Unit.SITE, trust, sites, min_survivors, colluders)
         ring = plan_ring(draft.layout(), site_noise(release), sites, bits)
-        return AveragingTask(self, schema, Plan(epsilon, delta, rounds, sites, release, ring), sgd(self.rate))
+        return AveragingTask(
+            self, schema, Plan(epsilon, delta, rounds, sites, release, ring, Unit.SITE), sgd(self.rate)
+        )
