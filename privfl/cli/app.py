@@ -21,6 +21,7 @@ from privfl.cli import (
     ledger,
     officer,
     policy,
+    requests,
     serve,
     site,
     train,
@@ -46,6 +47,7 @@ app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(ledger.app, name="ledger")
 app.command("mandate")(train.sign_mandate)
 officer.add_to(policy.app)
+requests.add_to_site(site.app)
 serve.add_to_site(site.app)
 serve.add_to_coordinator(coordinator.app)
 app.add_typer(policy.app, name="policy")

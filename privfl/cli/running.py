@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["carry_out", "missing_rounds"]
 
+APPROVAL_S = 600.0
+
 
 def carry_out(
     asked: Path | Asked,
     kind: str,
     coordinator: Path,
     mandate: Path | None,
-    pace: tuple[float, float, float],
+    pace: tuple[float, ...],
     log_level: LogLevel,
     detach: bool,
     passphrase_file: Path | None,
@@ -38,7 +40,8 @@ def carry_out(
     If a coordinator runs on the folder the job is followed there; otherwise this process is the coordinator.
 
     Args:
-        pace: seconds to gather sites, to wait for the last ones, and of grace for the others.
+        pace: seconds to gather sites, to wait for the last ones, of grace for the others, and, by default ten minutes,
+            for operators whose own yes is needed.
 
     Raises:
         PrivflError: what ended the job.
@@ -93,7 +96,7 @@ def _tell_queued(job: Job, coordinator: Path, running: bool, as_json: bool) -> N
         typer.echo(f"Next: privfl coordinator run {quoted(coordinator)}")
 
 
-def _here(job: Job, home: OpenCoordinator, pace: tuple[float, float, float], level: LogLevel, *, quiet: bool) -> None:
+def _here(job: Job, home: OpenCoordinator, pace: tuple[float, ...], level: LogLevel, *, quiet: bool) -> None:
     """Be the coordinator until the job is over."""
     from privfl.cli.serve import LogFormat, logging_to  # noqa: PLC0415
     from privfl.clock import SystemClock  # noqa: PLC0415
@@ -101,7 +104,8 @@ def _here(job: Job, home: OpenCoordinator, pace: tuple[float, float, float], lev
     from privfl.runtime.progress import RunProgress  # noqa: PLC0415
 
     logging_to(home.folder, "coordinator", LogFormat.TEXT, level)
-    clock, waits = SystemClock(), Pace(*(int(1000 * seconds) for seconds in pace))
+    gather, patience, grace, approval = (int(1000 * seconds) for seconds in (*pace, APPROVAL_S)[:4])
+    clock, waits = SystemClock(), Pace(gather, patience, grace, approval=approval)
     Stop()
     process = CoordinatorProcess(home, clock, pace=waits)
     if quiet:

@@ -40,6 +40,7 @@ Idle = Annotated[float | None, typer.Option("--stop-when-idle", help="Seconds wi
 Patience = Annotated[float, typer.Option(help="Seconds a phase waits for the last sites.", min=0.1)]
 Grace = Annotated[float, typer.Option(help="Seconds the others get once enough sites have answered.", min=0)]
 Gather = Annotated[float, typer.Option(help="Seconds to wait for sites to come up.", min=0)]
+Wait = Annotated[float | None, typer.Option(help="Seconds to wait for operators whose own yes is needed.", min=0)]
 
 
 class Stop:
@@ -112,6 +113,7 @@ def _run_coordinator(
     patience: Patience = 60.0,
     grace: Grace = 2.0,
     gather: Gather = 30.0,
+    wait: Wait = None,
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
     log_file: File = None,
@@ -121,13 +123,15 @@ def _run_coordinator(
     """Run the tasks that privfl train has put into FOLDER, one after the other, and wait for more.
 
     Stopped and started again, it goes on in the round where it was. A site that is slow or gone stalls nobody:
-    once enough have answered, the rest get --grace.
+    once enough have answered, the rest get --grace. A task that needs the yes of sites' operators waits for them, by
+    default for ever, while others go first.
     """
     from privfl.runtime.coordinator_process import Pace, run_coordinator  # noqa: PLC0415
 
     stop, word = Stop(), passphrase(folder, passphrase_file)
     logging_to(folder, "coordinator", log_format, log_level, log_file)
-    pace = Pace(int(gather * 1000), int(patience * 1000), int(grace * 1000))
+    approval = None if wait is None else int(wait * 1000)
+    pace = Pace(int(gather * 1000), int(patience * 1000), int(grace * 1000), approval=approval)
     run_coordinator(folder, word, stop=stop, pace=pace, once=once)
     tell(as_json, {"stopped": True}, f"{folder}: stopped; start it again to go on")
 

@@ -170,6 +170,8 @@ def _site(status: SiteStatus, life: str, now: int) -> RenderableType:
     table.add_row("uploads", f"{status.uploads}, {_bytes(status.bytes_sent)} sent")
     refused = f"{status.refusals}, last: {status.refusal}" if status.refusals else "0"
     table.add_row("refusals", _words(refused))
+    if status.pending:
+        table.add_row("requests", _words(f"{status.pending} waiting for you: privfl site requests FOLDER", "yellow"))
     if status.epsilon is not None:
         total = "" if status.epsilon_total is None else f" of {status.epsilon_total:.3f}"
         table.add_row("epsilon spent", f"{status.epsilon:.3f}{total}")

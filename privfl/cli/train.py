@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from privfl.cli.roles import AsJson, PassphraseFile, now, passphrase, quoted, tell
-from privfl.cli.running import carry_out, missing_rounds
-from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience
+from privfl.cli.running import APPROVAL_S, carry_out, missing_rounds
+from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Wait
 from privfl.errors import Misuse, RoundAborted
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def train(
     patience: Patience = 60.0,
     grace: Grace = 2.0,
     gather: Gather = 30.0,
+    wait: Wait = APPROVAL_S,
     log_level: Level = LogLevel.INFO,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -42,9 +43,8 @@ def train(
 
     Example: privfl train task.yaml --coordinator coordinator
     """
-    job = carry_out(
-        task, "train", coordinator, mandate, (gather, patience, grace), log_level, detach, passphrase_file, as_json
-    )
+    pace = (gather, patience, grace, APPROVAL_S if wait is None else wait)
+    job = carry_out(task, "train", coordinator, mandate, pace, log_level, detach, passphrase_file, as_json)
     if job is not None and _show(job, as_json):
         raise typer.Exit(RoundAborted.exit_code)
 

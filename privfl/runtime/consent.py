@@ -244,13 +244,19 @@ class Consent:
         """Whether one run's uploads were all made under an approval; a mandate is counted by the ledger itself."""
         if mandate:
             return False
-        detail, open_ = Mandated(*_under(standing, question)).encode(), set[bytes]()
-        for entry in self._ledger.entries():
-            if entry.kind == Kind.RESERVE and entry.detail == detail:
-                open_.add(entry.reference)
-            elif entry.kind == Kind.REFUND:
-                open_.discard(entry.reference)
-        return len(open_ - {charge.reference}) >= question.uploads
+        made = uploads_under(self._ledger.entries(), standing, question)
+        return len(made - {charge.reference}) >= question.uploads
+
+
+def uploads_under(entries: Sequence[Entry], standing: Standing, question: Question) -> set[bytes]:
+    """The slots that were charged under an approval, and not taken back."""
+    detail, found = Mandated(*_under(standing, question)).encode(), set[bytes]()
+    for entry in entries:
+        if entry.kind == Kind.RESERVE and entry.detail == detail:
+            found.add(entry.reference)
+        elif entry.kind == Kind.REFUND:
+            found.discard(entry.reference)
+    return found
 
 
 def _under(standing: Standing, question: Question) -> tuple[bytes, int]:

@@ -19,6 +19,8 @@ from privfl.errors import PrivflError, RoundAborted, StorageError, WireError
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.homes.files import write_file
 from privfl.runtime.alive import Process
+from privfl.runtime.consent import Consult
+from privfl.runtime.consulting import Consultation
 from privfl.runtime.coordinator import CoordinatorNode, RoundResult
 from privfl.runtime.fit import transcript_name
 from privfl.runtime.jobs import Job, JobState, jobs_of
@@ -32,6 +34,7 @@ __all__ = ["CoordinatorProcess", "Pace", "run_coordinator"]
 log = logging.getLogger("privfl.coordinator")
 PAST = "past"
 RETRY_S = 0.5
+TURN_MS = 10_000  # how long a job waits for operators before another one that is queued gets its turn
 _PHASES = {"epoch": Phase.EPOCH, "collecting": Phase.COLLECTING, "voting": Phase.VOTING, "releasing": Phase.RELEASING}
 
 
@@ -42,12 +45,14 @@ class Pace:
     Attributes:
         gather: for sites to come up before an epoch. patience: for the last sites of a phase.
         grace: for the others once enough have answered. wire: for a wire that cannot be used, before a job fails.
+        approval: for operators whose yes is needed; None: for ever, letting other jobs go first.
     """
 
     gather: int = 30_000
     patience: int = 60_000
     grace: int = 2_000
     wire: int = 600_000
+    approval: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class Past(Record):
     def pairs(self) -> list[tuple[Release | None, int]]:
         """The releases themselves."""
         return [(Release.decode(data) if data else None, uploads) for data, uploads in self.runs]
+
+
+class _Later(Exception):
+    """The job in hand waits for people; nothing was charged for it, and it is taken up again."""
 
 
 class CoordinatorProcess:
@@ -91,6 +100,9 @@ class CoordinatorProcess:
         )
         self._file = StatusFile(home.folder / NAME)
         self._run: Run[Outcome] | None = None
+        self._bar: Bar | None = None
+        self._stop: Callable[[], bool] = lambda: False
+        self._turns: dict[str, int] = {}  # jobs that wait for operators, and when each had its last turn
         now = clock.now()
         self._status = CoordinatorStatus(home.config.federation, Process.present(now), since=now)
         self._update(phase=Phase.STARTING)
@@ -99,10 +111,11 @@ class CoordinatorProcess:
 
     def serve(self, stop: Callable[[], bool], *, once: bool = False) -> None:
         """Run every job that is waiting; then listen for more, unless ``once``."""
+        self._stop = stop
         while not stop():
-            job = next((job for job in jobs_of(self.home.folder) if not job.state().over), None)
-            if job is not None:
-                self.attempt(job)
+            waiting = self._waiting()
+            if waiting:
+                self.attempt(waiting[0])
             elif once:
                 return
             else:
@@ -113,12 +126,21 @@ class CoordinatorProcess:
                 except WireError as error:
                     log.warning("the wire cannot be used: %s; trying again", error)
 
+    def _waiting(self) -> list[Job]:
+        """Jobs to be run, oldest first; those that wait for operators take turns behind the others."""
+        found = [job for job in jobs_of(self.home.folder) if not job.state().over]
+        return sorted(found, key=lambda job: self._turns.get(job.id, 0))
+
     def attempt(self, job: Job) -> Outcome | None:
         """Run a job; its failure is noted in its folder and does not end the process. None if it failed."""
         try:
             return self.run(job)
         except StorageError:
             raise  # not the job's fault: it goes on when the disk takes it again
+        except _Later:
+            job.move(JobState("queued", "waits for approval by operators of sites"))
+            self._turns[job.id] = self._clock.now()
+            return None
         except PrivflError as error:
             log.error("job %s failed: %s", job.id, error)
             return None
@@ -130,10 +152,11 @@ class CoordinatorProcess:
             PrivflError: why it cannot be run or go on; noted in the job's folder first.
         """
         job.move(JobState("running"))
+        self._bar = bar
         try:
             fit = self._held_up(job, bar)
             fit.save(job.result)
-            write_file(job.result / "summary.json", json.dumps(fit.summary(job.name), indent=2).encode())
+            write_file(job.result / "summary.json", json.dumps(fit.figures(job.name), indent=2).encode())
         except StorageError:
             raise
         except PrivflError as error:
@@ -216,7 +239,27 @@ class CoordinatorProcess:
                 f"{len(present)} of {len(roster.site_ids)} sites are up and {least} are needed; not heard of: "
                 f"{', '.join(missing)}. Start them with: privfl site run, and run the task again"
             )
-        return present
+        return self._consulted(present)
+
+    def _consulted(self, present: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of the sites whose operators agree to the question, where the policy wants them to be asked."""
+        run, policy = self._run, self.home.policy
+        if run is None or run.question.purpose not in policy.approval:
+            return present
+        setting, question, began = run.setting, run.question, self._clock.now()
+        consult = Consult(question.descriptor(), run.inputs(), setting.mandate, setting.complete, setting.least)
+        enough = max(setting.least, policy.min_sites)
+        asked = Consultation(self.node.desk, self._clock, consult, question.id, self.names, enough)
+
+        def tell(words: str) -> None:
+            self._update(phase=Phase.WAITING, waits_for=words, error="", force=True)
+            if self._bar is not None:
+                self._bar.update(run.number - 1, f"waits for {words}")
+            turn_over = self._clock.now() - began >= TURN_MS and len(self._waiting()) > 1
+            if not run.charged and (self._stop() or (turn_over and self.pace.approval is None)):
+                raise _Later
+
+        return asked.wait(present, self.pace.approval, self.pace.grace, tell)
 
     def _forget_cancelled(self) -> None:
         """Drop what was kept to go on with jobs that are over, cancelled ones above all."""

@@ -21,6 +21,7 @@ from privfl.dp import LocalReport
 from privfl.entropy import Entropy
 from privfl.errors import DataError, Misuse, PrivflError, Refused, StorageError, Theirs, Unverified, WireError
 from privfl.ring import Int64Array
+from privfl.runtime.consent import Consent, Consult, Consulted
 from privfl.runtime.logs import where
 from privfl.runtime.post import (
     Adverts,
@@ -72,7 +73,8 @@ class SiteNode:
     the rows, for the operator of this site alone; ``refusals`` are the last reasons, as the operator may read them.
     ``answer_after_ms`` holds every upload until so long after its announcement, so that its moment tells nothing
     about the rows; an announcement whose deadline leaves less is refused. ``rolled_back`` is the alarm after which
-    the site answers nothing any more. Refused for a roster whose graph is too sparse.
+    the site answers nothing any more. ``consent`` is the operator's own yes or no to questions that need it.
+    Refused for a roster whose graph is too sparse.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class SiteNode:
         changed: Callable[[str], None] = lambda doing: None,
         answer_after_ms: int = 0,
         sleep: Callable[[float], None] = time.sleep,
+        consent: Consent | None = None,
     ) -> None:
         self.party, self.terms, self.account = party, terms, account
         self._data = SiteData.of(data) if isinstance(data, BoundData) else data
@@ -109,6 +112,7 @@ class SiteNode:
         self._changed, self._here = changed, ExitStack()
         self._answer_after, self._sleep = answer_after_ms, sleep
         self.rolled_back: RolledBack | None = None
+        self.consent = consent
         self._tasks: dict[bytes, Question] = {}
         self._replies: dict[bytes, tuple[str, bytes]] = {}
         self._handlers: dict[str, Callable[[Received], tuple[str, Record, list[bytes]]]] = {
@@ -117,6 +121,7 @@ class SiteNode:
             "contributions": self._contributions,
             "record": self._record,
             "ping": self._ping,
+            "consult": self._consult,
             "end-epoch": self._end_epoch,
             "announce": self._announce,
             "ask-vote": self._vote,
@@ -288,6 +293,8 @@ class SiteNode:
             return repeated
         task = self._check(invitation, now)
         charge = self.terms.permit(self.party.roster, a, task, invitation.inputs, invitation.mandate, now)
+        if self.consent is not None:
+            charge = self.consent.require(task, charge, invitation.mandate, a.coordinator, self.party.roster, now)
         head = self._reserve(charge, now)
         self._checkpoint("reserved", a.round)
         self.machine.accept(a, now=now, ledger_head=head)
@@ -376,11 +383,16 @@ class SiteNode:
             raise Unverified("the model is not the one that the announcement names")
         if digest(Label.TASK, invitation.task) != a.task:
             raise Unverified("the task is not the one that the announcement names")
-        task = self._tasks.get(a.task)
+        return self._question(invitation.task, invitation.inputs)
+
+    def _question(self, descriptor: bytes, inputs: bytes) -> Question:
+        """The question behind a peer's bytes, if its inputs are sound and the bound data fits its schema."""
+        name = digest(Label.TASK, descriptor)
+        task = self._tasks.get(name)
         if task is None:
-            task = question_from(invitation.task)
-            self._tasks = {a.task: task}
-        task.sum_of(invitation.inputs)
+            task = question_from(descriptor)
+            self._tasks = {name: task}
+        task.sum_of(inputs)
         try:
             task.check(self.data)
         except DataError as error:
@@ -388,6 +400,19 @@ class SiteNode:
             log.warning("the task does not fit the bound data: %s", error)
             raise Theirs("the task is made for another schema than the one this site's data is bound to") from None
         return task
+
+    def _consult(self, received: Received) -> tuple[str, Record, list[bytes]]:
+        """Whether a question may be asked here: the policy's word first, then the operator's; nothing is charged."""
+        consult, now = Consult.decode(received.payload), self._clock.now()
+        roster, sender = self.party.roster, received.sender
+        roster.check_validity(now)
+        question = self._question(consult.task, consult.inputs)
+        a = consult.announcement(question, roster, sender, self.terms.rules().policy)
+        charge = self.terms.permit(roster, a, question, consult.inputs, consult.mandate, now)
+        state = "approved"
+        if self.consent is not None:
+            state = self.consent.state(question, charge, consult.mandate, sender, roster, now)
+        return "consulted", Consulted(question.id, state), []
 
     def _vote(self, received: Received) -> tuple[str, Record, list[bytes]]:
         ask = Ask.decode(received.payload)

@@ -15,8 +15,10 @@ from privfl.dp import epsilon_of_cost
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse, PrivflError, WireError
 from privfl.homes.ledgers import KnownLedger
+from privfl.homes.requests import RequestBook
 from privfl.homes.site import OpenSite, SiteHome
 from privfl.runtime.alive import Process
+from privfl.runtime.consent import Consent
 from privfl.runtime.logs import where
 from privfl.runtime.site import SiteNode
 from privfl.runtime.status import NAME, SiteStatus, Stage, StatusFile, show_failed_start
@@ -59,6 +61,8 @@ class SiteProcess:
                 f"(privfl ledger verify {site.folder} --transcripts DIR), then: privfl site acknowledge {site.folder}"
             )
         store = DurableSiteStore(site.state, site.folder / "outbox", site.anchor_item)
+        book = RequestBook(site.folder, site.identity.key.verify_key)
+        self._consent = Consent(book, site.policy.approval, site.ledger)
         self.node = SiteNode(
             site.party,
             PolicyTerms(site.policy),
@@ -71,12 +75,14 @@ class SiteProcess:
             self.checkpoint,
             self._show,
             self.answer_after_ms,
+            consent=self._consent,
         )
         stored = store.outbox()
         h0 = Upload.decode(stored).header.h0 if stored is not None else None
         self._check_age({self.node.machine.used, h0})
         for entry in site.ledger.recover(self.node.machine.used or None, h0, now):
             log.warning("the last run ended in the middle of a slot: %s", entry.kind)
+        self._consent.settle(now)
         site.state.put(site.anchor_item())
         self._epsilon: tuple[bytes, float | None] = (b"", None)
         policy = site.policy
@@ -120,6 +126,7 @@ class SiteProcess:
         idle_since, pause = time.monotonic(), 0.05
         while not stop():
             began = time.monotonic()
+            self._settle()
             self.node.expire()  # before anything is answered: a coordinator that never pauses keeps no key alive
             try:
                 worked = self.node.serve(WAIT_MS)
@@ -148,6 +155,13 @@ class SiteProcess:
         """Show how the process ended."""
         stage = Stage.FAILED if error else Stage.DONE
         self._update(stage=stage, error=error, waits_for="", force=True)
+
+    def _settle(self) -> None:
+        """Note what the operator has decided meanwhile, and let the coordinator know that it may ask again."""
+        if self._consent.settle(self.clock.now()):
+            self.site.state.put(self.site.anchor_item())
+            self._greet()
+            self._show("")
 
     def _greet(self) -> None:
         try:
@@ -194,6 +208,7 @@ class SiteProcess:
             refusals=node.refused,
             refusal=node.refusals[-1] if node.refusals else "",
             epsilon=self._spent(),
+            pending=self._consent.pending,
             error="",
         )
 

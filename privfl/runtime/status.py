@@ -78,8 +78,8 @@ class SiteStatus:
         stage, since: what the site does, and since when. waits_for: in words.
         active: when it last did something. uploads: made since the ledger began, or since the start: the writer's word.
         refusals, refusal: how many, and the last reason. epsilon: spent so far at the policy's delta, None without
-            noise; ``epsilon_by`` the same by purpose. error: last error. alarm: of a store or ledger that was rolled
-            back, which no restart makes go away.
+            noise; ``epsilon_by`` the same by purpose. pending: requests that wait for the operator's yes.
+        error: last error. alarm: of a store or ledger that was rolled back, which no restart makes go away.
     """
 
     KIND: ClassVar[str] = "site"
@@ -104,6 +104,7 @@ class SiteStatus:
     epsilon: float | None = None
     epsilon_total: float | None = None
     epsilon_by: Mapping[str, float] = field(default_factory=dict)
+    pending: int = 0
     error: str = ""
     alarm: str = ""
 

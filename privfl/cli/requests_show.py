@@ -1,0 +1,253 @@
+"""A request as its operator reads it: what is asked, of which rows, what would leave, what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from privfl_keys import fingerprint
+
+from privfl.budget import Charge
+from privfl.budget.ledger_book import Book
+from privfl.budget.ledger_check import read_ledger
+from privfl.budget.ledger_entries import moment
+from privfl.clock import SystemClock
+from privfl.dp import ZERO_COST, Cost, Trust, Unit, epsilon_of_cost
+from privfl.errors import Misuse, PrivflError, Refused, Unverified
+from privfl.homes.config import SiteConfig
+from privfl.homes.ledgers import LEDGER
+from privfl.homes.requests import NOTHING, Known, Request, RequestBook, Standing, State
+from privfl.runtime.consent import OUTSIDE, decisions_noted, uploads_under
+from privfl.runtime.plain import escaped
+from privfl.runtime.questions import question_from
+from privfl.tasks import Question
+
+__all__ = ["Desk", "Shown"]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A site's folder as its operator's commands see it, without a secret and while the site may be running."""
+
+    folder: Path
+    config: SiteConfig
+    ledger: Book
+    book: RequestBook
+    noted: Mapping[bytes, Known]
+
+    @classmethod
+    def open(cls, folder: Path) -> Desk:
+        """Raises Misuse if it is no site's folder or has not joined, Unverified if its ledger does not verify."""
+        config = SiteConfig.read(folder)
+        files = sorted((folder / LEDGER).glob("*.db"))
+        if len(files) != 1:
+            raise Misuse(f"{folder} has no ledger yet; the first join makes it: privfl site join {folder}")
+        ledger = read_ledger(files[0])
+        if fingerprint(ledger.key) != config.fingerprint:
+            raise Unverified(f"{files[0]} is the ledger of another site; put this site's own file back")
+        return cls(folder, config, ledger, RequestBook(folder, ledger.key), decisions_noted(ledger.entries))
+
+    def shown(self, request: Request) -> Shown:
+        """One request with all that is known of it."""
+        try:
+            question: Question = question_from(request.question)
+        except PrivflError as error:
+            raise Misuse(f"request {request.id.hex()[:12]} cannot be read here: {error}") from None
+        trouble = ""
+        try:
+            standing = self.book.standing(request, self.noted.get(request.id, NOTHING))
+        except Unverified as error:
+            standing, trouble = Standing(request), str(error)
+        return Shown(self.ledger, request, question, standing, trouble)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One request in words and figures; ``trouble`` says why its decisions do not count."""
+
+    ledger: Book
+    request: Request
+    question: Question
+    standing: Standing
+    trouble: str = ""
+
+    @property
+    def id(self) -> str:
+        """In hexadecimal."""
+        return self.request.id.hex()
+
+    @property
+    def title(self) -> str:
+        """What is asked, on one line."""
+        return escaped(self.question.title)
+
+    @property
+    def state(self) -> str:
+        """pending, approved, refused, or used up: all uploads of an approved run were made."""
+        if self.standing.state is State.APPROVED and not self.request.mandate:
+            made = uploads_under(self.ledger.entries, self.standing, self.question)
+            if len(made) >= self.question.uploads:
+                return "used up"
+        return self.standing.state.value
+
+    @property
+    def outside(self) -> bool:
+        """Whether the decision that counts was taken after this site's own answer was looked at."""
+        return self.standing.last is not None and self.standing.last.seen
+
+    @property
+    def who(self) -> str:
+        """Analyst, and the coordinator where it is another."""
+        analyst, by = self.request.analyst, self.request.coordinator_name
+        return escaped(analyst if analyst == by else f"{analyst} via {by}")
+
+    # -- cost ----------------------------------------------------------------------------------------
+
+    def cost(self) -> Cost | None:
+        """Of the whole question by the policy in force; None where it has no finite cost."""
+        limits, total = self.ledger.limits, ZERO_COST
+        if limits is None:
+            return None
+        try:
+            for price in self.question.prices():
+                total += price.times * limits.price(self._charge(price.costs, price.trust))
+        except Refused:
+            return None
+        return total
+
+    def _charge(self, costs: Mapping[Unit, Cost], trust: Trust | None) -> Charge:
+        return Charge(bytes(32), self.question.purpose, self.request.analyst, costs, trust, self.question.title)
+
+    def epsilon(self) -> float | None:
+        """The same at the policy's delta; 0 without noise, where there is no budget to hold it against."""
+        cost, limits = self.cost(), self.ledger.limits
+        if cost is None or limits is None:
+            return None
+        return _epsilon(cost, limits.budget.delta) if limits.budget else 0.0
+
+    def left(self) -> tuple[float | None, float | None]:
+        """Epsilon that the whole budget has left, before and after this question; None where it does not fit."""
+        limits, cost = self.ledger.limits, self.cost()
+        now = max(SystemClock().now(), self.ledger.time)
+        held = limits.left(self.ledger.tally, now) if limits is not None else None
+        if limits is None or limits.budget is None or held is None or cost is None:
+            return None, None
+        before = _epsilon(Cost(held.mu2, ZERO_COST.delta), limits.budget.delta)
+        if cost.mu2 > held.mu2 or cost.delta > held.delta:
+            return before, None
+        return before, _epsilon(Cost(held.mu2 - cost.mu2, ZERO_COST.delta), limits.budget.delta)
+
+    # -- for people and programs ---------------------------------------------------------------------
+
+    def row(self) -> tuple[str, ...]:
+        """Of the table of requests."""
+        state = self.state + (" (after seeing the data)" if self.outside else "")
+        words = "altered: see show" if self.trouble else state
+        return self.id[:12], self.title, self.who, self.request.purpose, _figure(self.epsilon()), words
+
+    def fields(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "id": self.id,
+            "question": self.request.question_id.hex(),
+            "title": self.title,
+            "kind": self.question.kind,
+            "analyst": self.request.analyst,
+            "coordinator": self.request.coordinator_name,
+            "mandate": bool(self.request.mandate),
+            "purpose": self.request.purpose,
+            "epsilon": self.epsilon(),
+            "state": self.state,
+            "outside_guarantee": self.outside,
+            "first": self.request.first,
+            "trouble": self.trouble,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """:meth:`fields` with what would leave, what is left, and every decision."""
+        before, after = self.left()
+        return {
+            **self.fields(),
+            "columns": list(self.question.columns),
+            "uploads": self.question.uploads,
+            "blocks": [
+                dict(zip(("name", "length", "sensitivity", "noise"), one, strict=True)) for one in self._blocks()
+            ],
+            "explanation": list(self._explained()),
+            "epsilon_left": before,
+            "epsilon_left_after": after,
+            "decisions": [
+                {"number": d.number, "answer": d.answer, "why": d.why, "time": d.time, "after_preview": d.seen}
+                for d in self.standing.decisions
+            ],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a terminal."""
+        request, schema = self.request, self.question.schema
+        yield f"{self.title}: {self.state}"
+        yield f"  request {self.id[:12]}, first seen {moment(request.first)}"
+        yield f"  asked by {self.who}, for {request.purpose}{', under a signed mandate' if request.mandate else ''}"
+        yield f"  rows: every row bound here to schema {escaped(schema.name)} version {schema.version}"
+        yield f"  columns read: {', '.join(map(escaped, self.question.columns)) or 'none'}"
+        yield from (f"  {line}" for line in self._explained())
+        yield from self._leaves()
+        yield from self._costs()
+        if self.trouble:
+            yield f"  NOTE: {self.trouble}"
+        for one in self.standing.decisions:
+            mark = f", {OUTSIDE}" if one.seen and one.answer != "preview" else ""
+            why = f": {escaped(one.why)}" if one.why else ""
+            yield f"  {moment(one.time)}: {one.answer}{mark}{why}"
+
+    def _explained(self) -> Iterator[str]:
+        explain = getattr(self.question, "explain", None)
+        if explain is not None:
+            yield from (escaped(line) for line in str(explain()).splitlines())
+
+    def _blocks(self) -> list[tuple[str, int, float, float]]:
+        release = getattr(self.question, "release", None)
+        found = [] if release is None else release.blocks
+        return [(escaped(one.name), one.length, math.sqrt(one.delta2), one.sigma) for one in found]
+
+    def _leaves(self) -> Iterator[str]:
+        """The shape of what would leave; a study's explanation has its own."""
+        times = f"up to {self.question.uploads} time(s)"
+        blocks = self._blocks()
+        length = getattr(self.question, "length", None)
+        total = f"one masked vector of {length} numbers" if isinstance(length, int) else "masked vectors as above"
+        yield f"  leaves this site, {times}: {total}, whatever the rows are"
+        for name, size, delta, sigma in blocks:
+            yield f"    {name}: {size} numbers, sensitivity {delta:.4g}, noise {sigma:.4g} in the opened sum"
+
+    def _costs(self) -> Iterator[str]:
+        limits = self.ledger.limits
+        if limits is None or limits.noiseless or not self.question.prices():
+            yield "  cost: NO NOISE, the policy lets exact sums leave"
+            return
+        assert limits.budget is not None
+        at = f"at delta {limits.budget.delta:g} per {limits.unit}"
+        before, after = self.left()
+        yield f"  cost: epsilon {_figure(self.epsilon())} {at}, all uploads together"
+        if after is None:
+            yield f"  the ledger has epsilon {_figure(before)} left: it does not fit, and is refused when that is gone"
+        else:
+            yield f"  the ledger has epsilon {_figure(before)} left, and {_figure(after)} after it"
+        if self.question.purpose not in limits.shares:
+            yield f"  the policy gives {self.question.purpose} no share: it would be refused"
+
+
+def _epsilon(cost: Cost, delta: float) -> float | None:
+    if not cost.mu2 and not cost.delta:
+        return 0.0
+    try:
+        return epsilon_of_cost(cost, delta)
+    except Misuse:  # delta' alone is above delta
+        return None
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"
