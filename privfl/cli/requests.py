@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -183,12 +183,9 @@ def _terminal() -> bool:
 
 
 def _rows(desk: Desk, question: Question) -> SiteData:
-    """The bound table of the folder, while the site may be running; nothing of it is read yet where that can wait."""
+    """The bound table of the folder, while the site may be running."""
     from privfl.homes import data  # noqa: PLC0415
 
-    found: Any = data.load(desk.folder, desk.config, None)
-    from privfl.tasks import BoundData, SiteData  # noqa: PLC0415
-
-    rows: SiteData = SiteData.of(found) if isinstance(found, BoundData) else found
+    rows = data.load(desk.folder, desk.config, None)
     question.check(rows)
     return rows

@@ -119,10 +119,13 @@ def keep(folder: Path, config: SiteConfig, binding: Binding) -> SiteConfig:
     return updated
 
 
-def load(folder: Path, config: SiteConfig, policy: Policy) -> SiteData:
+def load(folder: Path, config: SiteConfig, policy: Policy | None) -> SiteData:
     """The bound table, ready for questions: read into memory again, or checked where it lies.
 
     Rows are read now and not at the first question, so that a table that no longer fits stops the start.
+
+    Args:
+        policy: in force here; None where its operator looks at his own rows beside the process that holds it.
 
     Raises:
         DataError: it vanished, cannot be read, has other columns, or is empty; each with the next step.
@@ -137,7 +140,8 @@ def load(folder: Path, config: SiteConfig, policy: Policy) -> SiteData:
     if hashlib.sha256(text).hexdigest() != data.schema_sha256:
         raise Misuse(f"{folder / SCHEMA} is not the schema that was bound; {_AGAIN}")
     schema = _parsed(text, folder / SCHEMA)
-    check_schema(schema, policy)
+    if policy is not None:
+        check_schema(schema, policy)
     source = data.source
     path = source.path
     if path is not None and not path.exists():
