@@ -2,9 +2,10 @@
 
 from privfl_analytics.statistics.comparisons import Anova as Anova
 from privfl_analytics.statistics.comparisons import TTest as TTest
+from privfl_analytics.statistics.components import Components as Components
 from privfl_analytics.statistics.covariance import Correlation as Correlation
 from privfl_analytics.statistics.covariance import Covariance as Covariance
 from privfl_analytics.statistics.log_rank import LogRank as LogRank
+from privfl_analytics.statistics.profile import ProfileCounts as ProfileCounts
 from privfl_analytics.statistics.regression import LinearRegression as LinearRegression
 from privfl_analytics.statistics.survival import Survival as Survival
-from privfl_analytics.statistics.profile import ProfileCounts as ProfileCounts
