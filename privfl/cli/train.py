@@ -50,7 +50,7 @@ def train(
 
 
 def sign_mandate(
-    task: Annotated[Path, typer.Argument(help="The task that is to be run.")],
+    task: Annotated[Path, typer.Argument(help="The task or study that is to be run.")],
     analyst: Annotated[Path, typer.Option(help="The analyst's folder (privfl policy init --role analyst).")],
     roster: Annotated[Path, typer.Option(help="The file of rosters that the authority handed out.")],
     policy: Annotated[Path, typer.Option(help="The signed policy in force.")],
@@ -66,28 +66,28 @@ def sign_mandate(
 
     Example: privfl mandate task.yaml --analyst alice --roster rosters --policy policy.signed
     """
-    from privfl.budget import Mandate, Purpose  # noqa: PLC0415
+    from privfl.budget import Mandate  # noqa: PLC0415
     from privfl.entropy import SYSTEM  # noqa: PLC0415
     from privfl.homes.files import write_file  # noqa: PLC0415
     from privfl.homes.membership import read_policy  # noqa: PLC0415
     from privfl.homes.officer import OfficerHome  # noqa: PLC0415
     from privfl.homes.rosters import read_rosters  # noqa: PLC0415
-    from privfl.runtime.jobs import read_task  # noqa: PLC0415
-    from privfl.runtime.training_jobs import compile_task  # noqa: PLC0415
+    from privfl.runtime.jobs import job_kind, kind_of  # noqa: PLC0415
 
     if out.exists():
         raise Misuse(f"{out} is there already and stays as it is; give another name with --out")
-    asked, schema = read_task(task)
+    named = kind_of(task)
+    kind = job_kind(named)
     members = read_rosters(roster)[-1].roster
     agreed = read_policy(policy).verify(members, now())
-    compiled, _, _ = compile_task(asked, schema, members, agreed)
+    compiled = kind.compile(kind.read(task), members, agreed).question
     home = OfficerHome.open(analyst, passphrase(analyst, passphrase_file))
     expires = now() + days * 86_400_000
     made = Mandate.sign(
         home.identity.key,
         federation=members.federation,
         task=compiled.id,
-        purpose=Purpose.TRAINING,
+        purpose=compiled.purpose,
         expires=expires,
         entropy=SYSTEM,
     )
@@ -97,7 +97,7 @@ def sign_mandate(
         as_json,
         {"task": compiled.id.hex(), "analyst": home.identity.name, "expires": expires, "mandate": str(out)},
         f"{home.identity.name} asks for {compiled!r}",
-        f"Next: privfl train {task} --mandate {out}",
+        f"Next: privfl {'train' if named == 'train' else 'query'} {quoted(task)} --mandate {quoted(out)}",
     )
 
 

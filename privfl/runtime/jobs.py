@@ -42,6 +42,7 @@ __all__ = [
     "cancel_job",
     "job_kind",
     "jobs_of",
+    "kind_of",
     "read_fields",
     "read_task",
     "schema_beside",
@@ -266,6 +267,11 @@ def read_fields(path: Path) -> Mapping[str, Any]:
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise Misuse(f"{path}: expected fields with values, such as 'task: logistic' and 'label: ill'")
     return fields
+
+
+def kind_of(path: Path) -> str:
+    """Which kind of job a file describes: one with queries is a study, any other a task of training."""
+    return "study" if "queries" in read_fields(path) else "train"
 
 
 def read_task(path: Path) -> tuple[TaskFile, Schema]:

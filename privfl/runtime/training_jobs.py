@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from privfl_keys import Roster
 
 from privfl.budget import Policy
+from privfl.dp import Unit
 from privfl.errors import Misuse
 from privfl.learn import Schema, Task
 from privfl.runtime.jobs import Asked, Compiled, TaskFile, read_task
@@ -38,13 +39,15 @@ def compile_task(asked: TaskFile, schema: Schema, roster: Roster, policy: Policy
         Misuse, Refused, DataError, BudgetExceeded: the task cannot be run so; nothing was asked of any site.
     """
     complete, least = least_sites(asked.mode, asked.min_survivors, roster, policy)
-    task = asked.spec().compile(
+    spec = asked.spec()
+    persons = policy.unit is Unit.SUBJECT and spec.UNIT is Unit.RECORD
+    task = spec.compile(
         schema,
         epsilon=asked.epsilon,
         delta=asked.delta,
         rounds=asked.rounds,
         trust=asked.trust,
-        unit=asked.unit,
+        unit=asked.unit or (Unit.SUBJECT if persons else None),
         sites=len(roster.site_ids),
         min_survivors=least,
         colluders=roster.corrupt_bound,

@@ -1,0 +1,155 @@
+"""Studies as jobs of a coordinator: what a study file says about its run, compiled for a roster under a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from privfl_keys import Roster
+from pydantic import Field
+
+from privfl.budget import Policy
+from privfl.declared import Declared
+from privfl.dp import Trust, Unit
+from privfl.errors import Misuse
+from privfl.runtime.jobs import Asked, Compiled, schema_beside
+from privfl.runtime.run import Journal, Observer, Resumed, Setting, Stage
+from privfl.runtime.terms import check_share
+from privfl.runtime.training_jobs import least_sites
+from privfl.tasks import Schema
+from privfl_analytics.layout import stages_of
+from privfl_analytics.question import StudyQuestion
+from privfl_analytics.run import StudyRun
+from privfl_analytics.study import Study
+
+__all__ = ["STUDY", "RunSettings", "asked_of", "read_study_file"]
+
+
+class RunSettings(Declared):
+    """How a study is to be run: the section ``run`` of its file, or the options of a command.
+
+    Args:
+        schema: file of the public schema, beside the study file.
+        epsilon, delta: the price of one opening of every stage; a repeated attempt costs its stage again.
+        trust: distributed or local. unit: record or subject; by default the policy's.
+        mode: voted, complete, or auto (complete for three sites). min_survivors: by default the policy's.
+        attempts: tries per stage, each charged.
+    """
+
+    schema_file: str | None = Field(default=None, alias="schema")
+    epsilon: float | None = Field(default=None, gt=0)
+    delta: float | None = Field(default=None, gt=0, lt=1)
+    trust: Trust = Trust.DISTRIBUTED
+    unit: Unit | None = None
+    mode: Literal["auto", "voted", "complete"] = "auto"
+    min_survivors: int | None = Field(default=None, ge=2)
+    attempts: int = Field(default=3, ge=1, le=100)
+
+    def with_options(self, **options: Any) -> RunSettings:
+        """With what a command says; options that are None leave the file's word."""
+        said = {name: value for name, value in options.items() if value is not None}
+        return RunSettings(**{**self.model_dump(by_alias=True), **said})
+
+
+def read_study_file(path: Path) -> tuple[Study, RunSettings]:
+    """A study and the section ``run`` of its file; raises Misuse with the line of every complaint."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Misuse(f"there is no study file {path}; check the path, or write the query itself in quotes") from None
+    except (OSError, UnicodeDecodeError):
+        raise Misuse(f"{path} cannot be read as text; check the file") from None
+    rest, said, line = _without_run(text, path)
+    try:
+        settings = RunSettings(**said)
+    except Misuse as error:
+        raise Misuse(f"{path}, line {line}: run: {error}") from None
+    try:
+        return Study.from_yaml(rest), settings
+    except Misuse as error:
+        raise Misuse(f"{path}: {error}") from None
+
+
+def _without_run(text: str, path: Path) -> tuple[str, dict[str, Any], int]:
+    """The text with the section ``run`` blanked out, so that lines keep their numbers; the section; its line."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise Misuse(f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not YAML") from None
+    if not isinstance(node, yaml.MappingNode):
+        return text, {}, 1
+    for key, value in node.value:
+        if key.value != "run":
+            continue
+        begin, end = key.start_mark.line, max(value.end_mark.line, key.end_mark.line + 1)
+        if value.end_mark.column and value.end_mark.line >= end:
+            end = value.end_mark.line + 1
+        lines = text.splitlines(keepends=True)
+        said = yaml.safe_load("".join(lines[begin:end])) if begin < end else {}
+        section = said.get("run") if isinstance(said, dict) else None
+        if not isinstance(section, dict) or not all(isinstance(name, str) for name in section):
+            raise Misuse(f"{path}, line {begin + 1}: run is a group of fields, such as epsilon and delta")
+        blank = ["\n" for _ in lines[begin:end]]
+        return "".join([*lines[:begin], *blank, *lines[end:]]), section, begin + 1
+    return text, {}, 1
+
+
+def asked_of(study: Study, schema: Schema, settings: RunSettings) -> Asked:
+    """A job; raises Misuse where the study does not fit the schema or the budget is missing."""
+    if settings.epsilon is None or settings.delta is None:
+        raise Misuse("a study needs a budget: write epsilon and delta under run, or pass --epsilon and --delta")
+    stages = len(stages_of(study, study.view(schema)))
+    fields = {"study": study.to_value(), **settings.model_dump(mode="json", by_alias=True)}
+    return Asked("study", study.name, stages, fields, schema)
+
+
+class _Studies:
+    """See :class:`privfl.runtime.jobs.JobKind`."""
+
+    verb = "asking"
+
+    def read(self, path: Path) -> Asked:
+        """Read a study file and the schema beside it."""
+        study, settings = read_study_file(path)
+        if settings.schema_file is None:
+            raise Misuse(f"{path}: a study needs its schema: write schema under run")
+        return asked_of(study, schema_beside(path, settings.schema_file), settings)
+
+    def compile(self, asked: Asked, roster: Roster, policy: Policy) -> Compiled:
+        """Fix every public number; raises as :meth:`Study.compile`, and BudgetExceeded beyond the policy's share."""
+        fields = dict(asked.fields)
+        study, settings = Study.from_value(fields.pop("study")), RunSettings(**fields)
+        complete, least = least_sites(settings.mode, settings.min_survivors, roster, policy)
+        question = study.compile(
+            asked.schema,
+            epsilon=settings.epsilon,
+            delta=settings.delta,
+            sites=len(roster.site_ids),
+            trust=settings.trust,
+            unit=settings.unit or (policy.unit if policy.unit is Unit.SUBJECT else Unit.RECORD),
+            min_survivors=least,
+            colluders=roster.corrupt_bound,
+            attempts=settings.attempts,
+        )
+        check_share(question, policy)
+        return Compiled(question, complete, least, settings.attempts)
+
+    def begin(
+        self,
+        asked: Asked,
+        compiled: Compiled,
+        stage: Stage,
+        setting: Setting,
+        observer: Observer | None,
+        journal: Journal | None,
+        resumed: Resumed | None,
+    ) -> StudyRun:
+        """A run of the study's stages."""
+        question = compiled.question
+        assert isinstance(question, StudyQuestion)
+        return StudyRun(stage, question, setting, observer, journal, resumed)
+
+
+STUDY = _Studies()
