@@ -138,8 +138,8 @@ class BoundData:
 
     def _hashes(self, places: Codes, key: bytes) -> npt.NDArray[np.uint64]:
         """Keyed hash of the content of some rows, uint64: rows of the same content contribute the same."""
-        parts = [self.values[places], self.present[places], *(codes[places, None] for codes in self.codes.values())]
-        content = np.hstack([np.ascontiguousarray(part).view(np.uint8).reshape(len(places), -1) for part in parts])
+        parts = [self.values[places], self.present[places], *(codes[places][:, None] for codes in self.codes.values())]
+        content = np.hstack([np.ascontiguousarray(part).view(np.uint8) for part in parts])
         found = (hashlib.blake2b(row.tobytes(), key=key, digest_size=8).digest() for row in content)
         return np.frombuffer(b"".join(found), dtype="<u8").astype(np.uint64)
 
