@@ -2,17 +2,71 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from privfl.errors import Misuse
 from privfl_analytics.answer import Answer
+from privfl_analytics.drawing.base import new_axes
+from privfl_analytics.drawing.curves import draw_calibration, draw_precision_recall, draw_roc
+from privfl_analytics.drawing.distributions import draw_ecdf, draw_histogram, draw_survival
+from privfl_analytics.drawing.numbers import draw_numbers, draw_table
+from privfl_analytics.drawing.panels import draw_drift, draw_history, draw_matrix
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["plot_answer"]
+__all__ = ["plot_answer", "plot_history", "plot_study"]
+
+_PICTURES: Mapping[str, Callable[[Answer, Axes | None], Axes]] = {
+    "numbers": draw_numbers,
+    "histogram": draw_histogram,
+    "ecdf": draw_ecdf,
+    "survival": draw_survival,
+    "matrix": draw_matrix,
+    "roc": draw_roc,
+    "precision-recall": draw_precision_recall,
+    "calibration": draw_calibration,
+    "drift": draw_drift,
+    "table": draw_table,
+}
+
+
+class _Answered(Protocol):
+    @property
+    def answers(self) -> Mapping[str, Answer]: ...
 
 
 def plot_answer(answer: Answer, axes: Axes | None = None) -> Axes:
-    """Draw ``answer`` in the way that fits it; raises Misuse where it cannot be drawn."""
-    raise Misuse(f"there is no plot for {answer.picture!r}")
+    """Draw ``answer`` in the way that fits it; in colours that colour-blind readers can tell apart.
+
+    Args:
+        axes: to draw into; by default those of a new figure of a fitting size.
+
+    Raises:
+        Misuse: matplotlib is not installed (the extra ``plots``).
+    """
+    return _PICTURES.get(answer.picture, draw_table)(answer, axes)
+
+
+def plot_study(result: _Answered) -> Figure:
+    """Draw all answers of a study on one figure, two beside each other; raises Misuse as :func:`plot_answer`."""
+    new_axes_needed = len(result.answers)
+    first = new_axes(None, 6.5 * min(2, new_axes_needed), 4.6 * math.ceil(new_axes_needed / 2))
+    figure: Figure = first.get_figure(root=True)  # type: ignore[assignment]
+    first.remove()
+    grid = figure.subplots(math.ceil(new_axes_needed / 2), min(2, new_axes_needed), squeeze=False).ravel()
+    for axes, answer in zip(grid, result.answers.values(), strict=False):
+        plot_answer(answer, axes)
+    for axes in grid[new_axes_needed:]:
+        axes.remove()
+    return figure
+
+
+def plot_history(
+    frame: pd.DataFrame, measure: str = "psi", columns: Sequence[str] | None = None, axes: Axes | None = None
+) -> Axes:
+    """Draw a monitor's history (see :class:`privfl_analytics.monitor.MonitorHistory`); raises Misuse without any."""
+    return draw_history(frame, measure, columns, axes)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privfl.errors import Misuse
+from privfl_analytics.decode import RESOLVED
 from privfl_analytics.monitor import measures
 from privfl_analytics.monitor.drift import DriftReport, Finding
 from privfl_analytics.monitor.profile import MISSING, Profile, ProfileAxis, ProfileTable
@@ -25,8 +26,6 @@ __all__ = ["compare"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Place: TypeAlias = tuple[str, str, str]  # column, group's cell, measure
-#: A total must stand so many deviations above 0, or nothing can be said about shares of it.
-RESOLVED = 3.0
 #: Smallest share that PSI sees, by convention; under noise that of one deviation.
 LEAST_SHARE = 1e-4
 #: Numbers of simulated tables that are held at once.

@@ -20,6 +20,7 @@ __all__ = ["EXIT_CODES", "DriftReport", "Finding", "Status"]
 Status: TypeAlias = Literal["ok", "warn", "drift", "unresolved"]
 #: For schedulers; apart from those of errors.
 EXIT_CODES: Mapping[str, int] = {"ok": 0, "warn": 10, "drift": 11, "unresolved": 12}
+_WORDS = {"drift": "drift in", "warn": "a change worth a look in", "unresolved": "too noisy to judge:"}
 _WORST: tuple[Status, ...] = ("drift", "warn", "unresolved", "ok")
 
 
@@ -127,15 +128,7 @@ class DriftReport:
     def words(self) -> str:
         """The outcome in one sentence."""
         named = {status: [name for name, one in self.columns.items() if one == status] for status in _WORST}
-        said = [
-            f"{text} {', '.join(named[status])}"
-            for status, text in (
-                ("drift", "drift in"),
-                ("warn", "a change worth a look in"),
-                ("unresolved", "too noisy to judge:"),
-            )
-            if named[status]
-        ]
+        said = [f"{_WORDS[status]} {', '.join(named[status])}" for status in _WORST[:3] if named[status]]
         return "; ".join(said) if said else f"no drift in {', '.join(named['ok'])}"
 
     def answer(self) -> Answer:

@@ -12,6 +12,7 @@ from privfl.errors import Misuse
 from privfl.tasks import Category, Numeric
 from privfl_analytics.answer import Answer, Row
 from privfl_analytics.constructions import COUNT_SCALE, Axis, Bins, Classes, Construction, Tally
+from privfl_analytics.decode import BELOW_MINIMUM
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
 from privfl_analytics.view import View
 
@@ -94,6 +95,7 @@ class ProfileCounts(Statistic):
                 "floor": floor,
             },
             "edges": edges,
+            "unit": units[0],
         }
         return Answer(
             self.words(),
@@ -110,7 +112,7 @@ class ProfileCounts(Statistic):
     @staticmethod
     def _row(at: dict[str, str], count: int, sd: float, hides: bool) -> Row:
         if hides and count == 0:
-            return Row("count", None, at, note="below the display minimum")
+            return Row("count", None, at, note=BELOW_MINIMUM)
         value, half = count / COUNT_SCALE, 1.96 * sd
         return Row("count", value, at, sd, value - half, value + half)
 
