@@ -20,10 +20,11 @@ from privfl.errors import Misuse, PrivflError, Refused, Unverified
 from privfl.homes.config import SiteConfig
 from privfl.homes.ledgers import LEDGER
 from privfl.homes.requests import NOTHING, Known, Request, RequestBook, Standing, State
+from privfl.learn import Task
 from privfl.runtime.consent import OUTSIDE, decisions_noted, uploads_under
 from privfl.runtime.plain import escaped
 from privfl.runtime.questions import question_from
-from privfl.tasks import Question
+from privfl.tasks import Question, Sum
 
 __all__ = ["Desk", "Shown"]
 
@@ -208,19 +209,27 @@ class Shown:
         if explain is not None:
             yield from (escaped(line) for line in str(explain()).splitlines())
 
+    def _sums(self) -> list[Sum]:
+        """What its slots sum, one after another; empty for a kind that only tells it in its explanation."""
+        asked: Any = self.question
+        if isinstance(asked, Task):
+            return [Sum(asked.ring, asked.length, asked.release)]
+        return [asked.sum_at(stage) for stage in range(asked.stages)] if hasattr(asked, "sum_at") else []
+
     def _blocks(self) -> list[tuple[str, int, float, float]]:
-        release = getattr(self.question, "release", None)
-        found = [] if release is None else release.blocks
-        return [(escaped(one.name), one.length, math.sqrt(one.delta2), one.sigma) for one in found]
+        """Name, length, sensitivity and noise of every stretch of what would leave, in integer units."""
+        found = []
+        for one in self._sums():
+            for block in one.release.blocks if one.release is not None else ():
+                found.append((escaped(block.name), block.length, math.sqrt(block.delta2), block.sigma))
+        return found
 
     def _leaves(self) -> Iterator[str]:
-        """The shape of what would leave; a study's explanation has its own."""
-        times = f"up to {self.question.uploads} time(s)"
-        blocks = self._blocks()
-        length = getattr(self.question, "length", None)
-        total = f"one masked vector of {length} numbers" if isinstance(length, int) else "masked vectors as above"
-        yield f"  leaves this site, {times}: {total}, whatever the rows are"
-        for name, size, delta, sigma in blocks:
+        sums, uploads = self._sums(), self.question.uploads
+        sizes = " and ".join(str(one.length) for one in sums) or "as many as said above"
+        yield f"  leaves this site, up to {uploads} time(s), repeated tries included: masked vectors of {sizes} numbers,"
+        yield "  of that length and at that moment whatever the rows are"
+        for name, size, delta, sigma in self._blocks():
             yield f"    {name}: {size} numbers, sensitivity {delta:.4g}, noise {sigma:.4g} in the opened sum"
 
     def _costs(self) -> Iterator[str]:

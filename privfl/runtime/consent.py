@@ -28,6 +28,7 @@ from privfl.tasks import Question
 
 __all__ = [
     "NOT_YET",
+    "OUTSIDE",
     "REFUSED",
     "USED",
     "Consent",
