@@ -1,0 +1,114 @@
+"""Exact sums of constructions over a site's table, in one pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from privfl.dp import LocalReport
+from privfl.entropy import Entropy
+from privfl.errors import Misuse
+from privfl.tasks import SiteData
+from privfl_analytics.constructions import COUNT_SCALE, Distinct, Keys
+from privfl_analytics.local.batch import Batch, Ints
+from privfl_analytics.local.kernels import Kernel, kernel_of
+from privfl_analytics.local.plan import Asked, Choice, Plan
+from privfl_analytics.local.tables import Table, opened
+from privfl_analytics.view import View
+
+__all__ = ["Asked", "sums"]
+
+#: Rows of one batch: its columns stay in the second-level cache.
+_ROWS = 1 << 15
+_WORKERS = max(1, min(8, os.cpu_count() or 1))
+
+
+def sums(
+    data: SiteData,
+    view: View,
+    asked: Sequence[Asked],
+    *,
+    rows: int | None,
+    entropy: Entropy,
+    report: LocalReport | None = None,
+) -> list[Ints]:
+    """The exact sum of each construction over a site's rows.
+
+    Args:
+        data: the site's table.
+        view: schema and scores.
+        asked: constructions with their filters; :class:`Keys` have noise of their own, see ``frequent``.
+        rows: rows of each subject that count at most, per filter, chosen anew by a key from ``entropy``; rows without
+            a subject do not count. None where the unit of privacy is the row.
+        report: local counts to add to.
+
+    Returns:
+        one int64 array of ``construction.shape(view)`` each, exact, or saturated at ±(2^63 - 1).
+
+    Raises:
+        Misuse: something that is not declared.
+        DataError: the table cannot be read, or lacks a column. Never because of what a row holds.
+    """
+    for one in asked:
+        one.construction.check(view)
+        if isinstance(one.construction, Keys):
+            raise Misuse("frequent values are no sum; ask for them with frequent()")
+    report = LocalReport() if report is None else report
+    key = int.from_bytes(entropy.draw(8), "little")
+    summed = [one for one in asked if not isinstance(one.construction, Distinct)]
+    kernels = [kernel_of(view, one.construction, report) for one in summed]
+    plan = Plan(view, asked, rows, key)
+    found: dict[int, Ints] = {}
+    with opened(data.source, plan.wanted) as table:
+        if kernels:
+            _stream(table, Plan(view, summed, rows, key), kernels)
+        for at, one in enumerate(asked):
+            if isinstance(one.construction, Distinct):
+                found[at] = _distinct(table, view, one, rows, key)
+    totals = iter([kernel.total() for kernel in kernels])
+    return [found[at] if at in found else next(totals) for at in range(len(asked))]
+
+
+def _stream(table: Table, plan: Plan, kernels: Sequence[Kernel]) -> None:
+    statement, keys = plan.statement(table)
+    groups: dict[Choice, list[Kernel]] = {}
+    for one, kernel in zip(plan.asked, kernels, strict=True):
+        groups.setdefault(Choice.of(one), []).append(kernel)
+    reader = table.connection.sql(statement).to_arrow_reader(_ROWS)
+    waiting: list[Future[None]] = []
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for batch in reader:
+            if batch.num_rows:
+                waiting.append(pool.submit(_add, plan.view, keys, batch, groups))
+            while len(waiting) > 2 * _WORKERS:
+                waiting.pop(0).result()
+        for one_left in waiting:
+            one_left.result()
+
+
+def _add(view: View, keys: Sequence[object], batch: pa.RecordBatch, groups: Mapping[Choice, Sequence[Kernel]]) -> None:
+    columns: dict[object, npt.NDArray[Any]] = {key: _array(batch.column(at)) for at, key in enumerate(keys)}
+    whole = Batch(view, batch.num_rows, columns)
+    for choice, kernels in groups.items():
+        mask = columns.get(choice)
+        rows = whole if mask is None or mask.all() else whole.where(mask != 0)
+        if rows.rows:
+            for kernel in kernels:
+                kernel.add(rows)
+
+
+def _array(column: pa.Array) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = column.to_numpy(zero_copy_only=True)
+    return found
+
+
+def _distinct(table: Table, view: View, asked: Asked, rows: int | None, key: int) -> Ints:
+    """How many different values a column has among the rows that count."""
+    ((values,),) = table.connection.execute(Plan(view, [asked], rows, key).counting(table)).fetchall()
+    return np.array([COUNT_SCALE * int(values)], dtype=np.int64)
