@@ -5,6 +5,8 @@ from privfl_analytics.statistics.comparisons import TTest as TTest
 from privfl_analytics.statistics.components import Components as Components
 from privfl_analytics.statistics.covariance import Correlation as Correlation
 from privfl_analytics.statistics.covariance import Covariance as Covariance
+from privfl_analytics.statistics.discrimination import PrecisionRecall as PrecisionRecall
+from privfl_analytics.statistics.discrimination import Roc as Roc
 from privfl_analytics.statistics.log_rank import LogRank as LogRank
 from privfl_analytics.statistics.profile import ProfileCounts as ProfileCounts
 from privfl_analytics.statistics.regression import LinearRegression as LinearRegression

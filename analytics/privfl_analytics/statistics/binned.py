@@ -22,6 +22,7 @@ from privfl_analytics.view import View
 
 __all__ = [
     "Floats",
+    "Function",
     "answered",
     "band",
     "chosen",
