@@ -1,2 +1,417 @@
-def parse_condition(t): raise NotImplementedError
-def parse_query(t, c=None): raise NotImplementedError
+"""Queries and conditions as one line of text, read by a small parser of their own; nothing is ever evaluated.
+
+A query::
+
+    mean age
+    mean age by sex where age >= 50
+    histogram age bins=20 by sex, bmi/4 where sex in ('f', 'm') and bmi is not missing as "adults" weight 2
+
+    query     = statistic [value {"," value}] {option "=" value} ["by" axis {"," axis}] ["where" condition]
+                ["as" name] ["weight" number]
+    axis      = column                     the classes of a category
+              | column "/" number          so many bins of equal width over a number's bounds
+              | column "[" edges "]"       bins with these edges
+              | "missing" "(" column ")"   present or missing
+    condition = condition "or" condition | condition "and" condition | "not" condition | "(" condition ")"
+              | column op value | value op column [op value]       op: < <= > >= == !=
+              | column ["not"] "in" "(" value {"," value} ")"
+              | column "is" ["not"] "missing"
+    value     = number | 'text' | "text" | true | false, and for options also a word, a list [...] or a map {k: v}
+
+A column whose name is no plain word, or one of the words above, is written in backquotes: `` `mean radius` >= 12 ``.
+A quote within quotes is doubled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from privfl.errors import Misuse
+from privfl_analytics.conditions import All, Any_, Compare, Condition, IsMissing, Not, OneOf, Operator
+from privfl_analytics.constructions import Axis, Bins, Classes, Presence
+from privfl_analytics.making import made
+from privfl_analytics.query import Cut, Query
+
+__all__ = ["axis_text", "condition_text", "parse_axis", "parse_condition", "parse_query"]
+
+MAX_TEXT = 20_000
+MAX_DEPTH = 40
+T = TypeVar("T")
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+      | (?P<number>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![A-Za-z0-9_.]))
+      | (?P<word>[^\W\d]\w*(?:\.\w+)*)
+      | (?P<quoted>`(?:[^`]|``)+`)
+      | (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
+      | (?P<sign><=|>=|==|!=|[<>=()\[\]{},/:])""",
+    re.VERBOSE,
+)
+_KEYWORDS = {"and", "or", "not", "in", "is", "by", "where", "as", "weight", "missing", "true", "false"}
+_WORD = re.compile(r"[^\W\d]\w*(?:\.\w+)*")
+_FLIPPED: dict[str, Operator] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+
+
+def parse_condition(text: str) -> Condition:
+    """Read a condition such as ``"age >= 50 and sex == 'f'"``.
+
+    Raises:
+        Misuse: it cannot be read; the message points at the place.
+    """
+    return _whole(text, _Parser.condition)
+
+
+def parse_axis(text: str) -> Axis | Cut:
+    """Read what to group by, such as ``"sex"`` or ``"age/5"``; raises Misuse where it cannot be read."""
+    return _whole(text, _Parser.axis)
+
+
+def parse_query(text: str, cohort: Any = None) -> Query:
+    """Read a query such as ``"mean age by sex where age >= 50"``.
+
+    Raises:
+        Misuse: it cannot be read, or its statistic or options do not exist.
+    """
+    return _whole(text, lambda parser: parser.query(cohort))
+
+
+def condition_text(condition: Condition) -> str:
+    """The condition as text that :func:`parse_condition` reads back, up to lists of a single part."""
+    match condition:
+        case Compare():
+            return f"{_name_text(condition.column)} {condition.operator} {_value_text(condition.value)}"
+        case OneOf():
+            return f"{_name_text(condition.column)} in ({', '.join(map(_value_text, condition.values))})"
+        case IsMissing():
+            return f"{_name_text(condition.column)} is missing"
+        case Not(part=IsMissing() as part):
+            return f"{_name_text(part.column)} is not missing"
+        case Not():
+            return f"not ({condition_text(condition.part)})"
+        case All() | Any_():
+            word = " and " if isinstance(condition, All) else " or "
+            parts = (
+                f"({condition_text(part)})" if isinstance(part, All | Any_) else condition_text(part)
+                for part in condition.parts
+            )
+            return word.join(parts)
+
+
+def axis_text(axis: Axis | Cut) -> str | None:
+    """The axis as text that :func:`parse_axis` reads back; None for one that has no text."""
+    match axis:
+        case Classes():
+            return _name_text(axis.column)
+        case Cut():
+            return f"{_name_text(axis.column)}/{axis.count}"
+        case Bins():
+            return f"{_name_text(axis.column)}[{', '.join(map(repr, axis.edges))}]"
+        case Presence():
+            return f"missing({_name_text(axis.column)})"
+        case _:
+            return None
+
+
+def _name_text(name: str) -> str:
+    if _WORD.fullmatch(name) and name.lower() not in _KEYWORDS:
+        return name
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _value_text(value: bool | float | str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+
+
+def _whole(text: str, read: Callable[[_Parser], T]) -> T:
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        raise Misuse(f"expected a text of at most {MAX_TEXT} characters")
+    parser = _Parser(text)
+    found = read(parser)
+    parser.end()
+    return found
+
+
+class _Parser:
+    """One pass over the tokens of a text."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.place, self.depth = text, 0, 0
+        self.tokens: list[_Token] = []
+        at = 0
+        while at < len(text):
+            match = _TOKEN.match(text, at)
+            if match is None:
+                raise self._at(at, "this cannot be read; text goes in quotes, odd column names in `backquotes`")
+            if match.lastgroup != "space":
+                self.tokens.append(_Token(str(match.lastgroup), match.group(), at))
+            at = match.end()
+
+    # -- tokens --------------------------------------------------------------------------------------
+
+    def _at(self, at: int, why: str) -> Misuse:
+        here = self.text[at : at + 20]
+        where = f"at {here!r} (character {at + 1})" if here else "at its end"
+        shown = self.text if len(self.text) <= 80 else self.text[:77] + "..."
+        return Misuse(f"cannot read {shown!r} {where}: {why}")
+
+    def fault(self, why: str) -> Misuse:
+        """A complaint that points at the present token."""
+        token = self.peek()
+        return self._at(token.at if token else len(self.text), why)
+
+    def peek(self, ahead: int = 0) -> _Token | None:
+        place = self.place + ahead
+        return self.tokens[place] if place < len(self.tokens) else None
+
+    def word(self, *words: str, ahead: int = 0) -> bool:
+        """Whether one of these keywords comes next."""
+        token = self.peek(ahead)
+        return token is not None and token.kind == "word" and token.text.lower() in words
+
+    def sign(self, *signs: str) -> bool:
+        """Whether one of these signs comes next."""
+        token = self.peek()
+        return token is not None and token.kind == "sign" and token.text in signs
+
+    def take(self) -> _Token:
+        token = self.peek()
+        if token is None:
+            raise self.fault("more is expected")
+        self.place += 1
+        return token
+
+    def expect(self, sign: str) -> None:
+        if not self.sign(sign):
+            raise self.fault(f"{sign!r} is expected")
+        self.place += 1
+
+    def end(self) -> None:
+        """Raise Misuse unless everything was read."""
+        if self.peek() is not None:
+            raise self.fault("this is more than fits here")
+
+    # -- names and values ----------------------------------------------------------------------------
+
+    def column(self) -> str:
+        token = self.peek()
+        if token is not None and token.kind == "quoted":
+            self.place += 1
+            return token.text[1:-1].replace("``", "`")
+        if token is None or token.kind != "word" or token.text.lower() in _KEYWORDS:
+            raise self.fault("the name of a column is expected")
+        self.place += 1
+        return token.text
+
+    def literal(self) -> bool | float | str:
+        """A number, a quoted text, true or false."""
+        token = self.peek()
+        if token is not None and token.kind == "number":
+            self.place += 1
+            return int(token.text) if re.fullmatch(r"[-+]?[0-9]{1,18}", token.text) else float(token.text)
+        if token is not None and token.kind == "text":
+            self.place += 1
+            quote = token.text[0]
+            return token.text[1:-1].replace(quote * 2, quote)
+        if self.word("true", "false"):
+            return self.take().text.lower() == "true"
+        raise self.fault("a number, a text in quotes, true or false is expected")
+
+    def nested(self, read: Callable[[], T]) -> T:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.fault(f"more than {MAX_DEPTH} parentheses within one another")
+        found = read()
+        self.depth -= 1
+        return found
+
+    def several(self, read: Callable[[], T], close: str) -> list[T]:
+        """Items between commas up to ``close``."""
+        found: list[T] = []
+        while not self.sign(close):
+            if found:
+                self.expect(",")
+            found.append(self.nested(read))
+        self.place += 1
+        return found
+
+    def value(self) -> Any:
+        """What an option may be."""
+        if self.sign("["):
+            self.place += 1
+            return self.several(self.value, "]")
+        if self.sign("{"):
+            self.place += 1
+            return dict(self.several(self.pair, "}"))
+        token = self.peek()
+        if token is not None and (token.kind == "quoted" or (token.kind == "word" and not self.word("true", "false"))):
+            return self.column()
+        return self.literal()
+
+    def pair(self) -> tuple[Any, Any]:
+        key = self.value()
+        self.expect(":")
+        return key, self.value()
+
+    # -- conditions ----------------------------------------------------------------------------------
+
+    def condition(self) -> Condition:
+        parts = [self.conjunction()]
+        while self.word("or"):
+            self.place += 1
+            parts.append(self.conjunction())
+        return parts[0] if len(parts) == 1 else Any_(parts=tuple(parts))
+
+    def conjunction(self) -> Condition:
+        parts = [self.unary()]
+        while self.word("and"):
+            self.place += 1
+            parts.append(self.unary())
+        return parts[0] if len(parts) == 1 else All(parts=tuple(parts))
+
+    def unary(self) -> Condition:
+        if self.word("not"):
+            self.place += 1
+            return Not(part=self.nested(self.unary))
+        if self.sign("("):
+            self.place += 1
+            found = self.nested(self.condition)
+            self.expect(")")
+            return found
+        return self.predicate()
+
+    def predicate(self) -> Condition:
+        first = self.operand()
+        if isinstance(first, _Column):
+            if self.word("is"):
+                return self.missing(first.name)
+            if self.word("in") or (self.word("not") and self.word("in", ahead=1)):
+                return self.among(first.name)
+        found: list[Condition] = []
+        while self.sign("<", "<=", ">", ">=", "==", "!=", "="):
+            operator = self.take().text
+            second = self.operand()
+            found.append(self.compared(first, "==" if operator == "=" else operator, second))
+            first = second
+        if not found:
+            raise self.fault("a comparison is expected, such as age >= 50, sex in ('f', 'm') or bmi is missing")
+        return found[0] if len(found) == 1 else All(parts=tuple(found))
+
+    def operand(self) -> _Column | bool | float | str:
+        token = self.peek()
+        if token is not None and (token.kind == "quoted" or (token.kind == "word" and not self.word("true", "false"))):
+            return _Column(self.column())
+        return self.literal()
+
+    def compared(self, first: object, operator: str, second: object) -> Condition:
+        if isinstance(first, _Column) and isinstance(second, _Column):
+            self.place -= 1
+            raise self.fault(f"{second.name} would be a second column; put a class into quotes: '{second.name}'")
+        if isinstance(first, _Column):
+            return Compare(column=first.name, operator=operator, value=second)
+        if isinstance(second, _Column):
+            return Compare(column=second.name, operator=_FLIPPED[operator], value=first)
+        self.place -= 1
+        raise self.fault("a column must stand on one side")
+
+    def missing(self, name: str) -> Condition:
+        self.place += 1
+        negative = self.word("not")
+        self.place += negative
+        if not self.word("missing"):
+            raise self.fault("'missing' is expected after 'is'")
+        self.place += 1
+        return Not(part=IsMissing(column=name)) if negative else IsMissing(column=name)
+
+    def among(self, name: str) -> Condition:
+        negative = self.word("not")
+        self.place += 1 + negative
+        self.expect("(")
+        found = OneOf(column=name, values=tuple(self.several(self.literal, ")")))
+        return Not(part=found) if negative else found
+
+    # -- queries -------------------------------------------------------------------------------------
+
+    def axis(self) -> Axis | Cut:
+        if self.word("missing"):
+            self.place += 1
+            self.expect("(")
+            name = self.column()
+            self.expect(")")
+            return Presence(column=name)
+        name = self.column()
+        if self.sign("/"):
+            self.place += 1
+            return Cut(column=name, count=self.literal())
+        if self.sign("["):
+            self.place += 1
+            return Bins(column=name, edges=tuple(self.several(self.literal, "]")))
+        return Classes(column=name)
+
+    def query(self, cohort: Any) -> Query:
+        token = self.peek()
+        if token is None or token.kind != "word":
+            raise self.fault("the name of a statistic is expected, such as mean or count")
+        statistic = self.take().text
+        arguments, options = self.arguments()
+        query = Query(cohort).asking(made(statistic, tuple(arguments), options))
+        if self.word("by"):
+            self.place += 1
+            axes = [self.axis()]
+            while self.sign(","):
+                self.place += 1
+                axes.append(self.axis())
+            query = query.group_by(*axes)
+        if self.word("where"):
+            self.place += 1
+            query = query.where(self.condition())
+        if self.word("as"):
+            self.place += 1
+            query = query.named(str(self.value()))
+        if self.word("weight"):
+            self.place += 1
+            query = query.weighted(self.literal())  # type: ignore[arg-type] - the query looks at it
+        return query
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Values, then options, up to the next clause."""
+        arguments: list[Any] = []
+        options: dict[str, Any] = {}
+        first = True
+        while self.peek() is not None and not self.word("by", "where", "as", "weight"):
+            if not first and self.sign(","):
+                self.place += 1
+            elif not first and not self._option():
+                raise self.fault("a comma, an option such as bins=20, or 'by', 'where', 'as' or 'weight' is expected")
+            first = False
+            if self._option():
+                name = self.take().text
+                self.place += 1
+                if name in options:
+                    raise self.fault(f"{name} is given twice")
+                options[name] = self.value()
+            elif options:
+                raise self.fault("values come before options")
+            else:
+                arguments.append(self.value())
+        return arguments, options
+
+    def _option(self) -> bool:
+        token, sign = self.peek(), self.peek(1)
+        return token is not None and token.kind == "word" and sign is not None and sign.text == "="

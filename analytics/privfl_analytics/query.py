@@ -24,12 +24,12 @@ from privfl.errors import Misuse
 from privfl.tasks import Numeric, Schema
 from privfl_analytics.conditions import All, Any_, Condition, Not, check_condition, columns_of, words_of
 from privfl_analytics.constructions import Axis, Bins, Classes, Construction
-from privfl_analytics.making import column_of, names_of_statistics, made
+from privfl_analytics.making import column_of, made, names_of_statistics
 from privfl_analytics.predicates import Predicate, condition_of, equalities, simplified
 from privfl_analytics.statistic import State, Statistic
 from privfl_analytics.view import View
 
-__all__ = ["By", "Cut", "Query", "bins"]
+__all__ = ["By", "Cut", "Query", "axis_of_value", "bins"]
 
 MAX_NAME = 100
 #: Axes of one grouping at most.
@@ -64,6 +64,14 @@ def bins(column: str, edges: int | list[float] | tuple[float, ...]) -> Cut | Bin
     if isinstance(edges, int) and not isinstance(edges, bool):
         return Cut(column=column, count=edges)
     return Bins(column=column, edges=tuple(edges))  # type: ignore[arg-type]
+
+
+def axis_of_value(value: Any) -> By:
+    """An axis from its plain values; raises Misuse for anything else."""
+    try:
+        return _BY.validate_python(value)
+    except ValidationError as error:
+        raise Misuse(f"this is nothing to group by: {error.errors()[0]['msg']}") from None
 
 
 class _NoStatistic(Misuse, AttributeError):
@@ -269,17 +277,14 @@ class Query:
             raise Misuse(f"a query is a mapping of {', '.join(sorted(fields))}")
         try:
             where = None if value["where"] is None else _CONDITION.validate_python(value["where"])
-            by = tuple(_BY.validate_python(one) for one in value["by"])
+            by = tuple(axis_of_value(one) for one in value["by"])
         except (ValidationError, TypeError) as error:
             raise Misuse(f"a query's condition or groups cannot be read: {str(error).splitlines()[0]}") from None
         statistic = made(value["statistic"], (), value["options"])
         return cls(name=value["name"], statistic=statistic, condition=where, by=by, weight=value["weight"])
 
     def __repr__(self) -> str:
-        if self.statistic is None:
-            said = ["nothing asked yet"]
-        else:
-            said = [repr(self.title) + ": " + self.statistic.name]
+        said = ["nothing asked yet" if self.statistic is None else f"{self.title!r}: {self.statistic.name}"]
         said += [f"where {words_of(self.condition)}"] if self.condition is not None else []
         said += [f"by {', '.join(map(column_of, self.by))}"] if self.by else []
         return f"Query({', '.join(said)})"
