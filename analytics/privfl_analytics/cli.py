@@ -33,9 +33,7 @@ UnitOf = Annotated[Unit | None, typer.Option(help="record or subject; default: t
 Attempts = Annotated[int | None, typer.Option(help="Tries per round, each charged.", min=1, max=100)]
 MandateFile = Annotated[Path | None, typer.Option("--mandate", help="An analyst's signed request for this study.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Put it into the queue and return.")]
-Html = Annotated[
-    Path | None, typer.Option("--html", help="Also write a report, one file without anything from outside.")
-]
+Html = Annotated[Path | None, typer.Option("--html", help="Also write a self-contained report.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what it asks, costs and can tell; ask nothing.")]
 Sites = Annotated[int, typer.Option(help="With --explain: sites that take part.", min=2, max=100_000)]
 
@@ -44,11 +42,14 @@ studies = typer.Typer(no_args_is_help=True, help="Ask many questions in one roun
 
 def add_to(root: typer.Typer) -> None:
     """Add the commands to ``privfl``."""
-    from privfl_analytics import cli_schema  # noqa: PLC0415
-
     root.command("query")(query)
     root.add_typer(studies, name="study")
-    cli_schema.add_to(root)
+    from importlib.util import find_spec
+
+    if find_spec("privfl_analytics.cli_schema"):
+        from privfl_analytics import cli_schema  # noqa: PLC0415
+
+        cli_schema.add_to(root)
 
 
 def query(

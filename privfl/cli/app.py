@@ -29,6 +29,7 @@ from privfl.cli import (
     wire,
 )
 from privfl.errors import PrivflError
+from privfl.tasks.plugins import names, plugin
 
 __all__ = ["app", "run"]
 
@@ -55,6 +56,8 @@ app.add_typer(site.app, name="site")
 app.command("train")(train.train)
 app.add_typer(transcript.app, name="transcript")
 app.add_typer(wire.app, name="wire")
+for _name in names("privfl.commands"):  # of distributions installed beside this one
+    plugin("privfl.commands", _name)(app)
 
 
 def _version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from privfl.budget.ledger_file import read_rows
 from privfl.errors import Misuse, Unverified, WireError
 from privfl.homes.authority import ROSTERS as ROSTER_FILE
 from privfl.homes.config import AuthorityConfig, Config, CoordinatorConfig, OfficerConfig, SiteConfig, role_of
-from privfl.homes.data import SCHEMA, check_schema, prepare
+from privfl.homes.data import SCHEMA, again, check_schema
 from privfl.homes.folder import KEYS, open_state, open_store
 from privfl.homes.ledgers import LEDGER, KnownLedger, ledger_path
 from privfl.homes.lock import holder
@@ -239,7 +239,7 @@ class _Folder:
             return fail("no table is bound", f"privfl site data {self.path} TABLE --schema SCHEMA")
         if hashlib.sha256(schema.read_bytes()).hexdigest() != bound.schema_sha256:
             return fail(f"{schema} is not the schema that was bound", "bind the table again with: privfl site data")
-        found = prepare(Path(bound.path), schema, None, format_=bound.format, allow_empty=bound.allow_empty)
+        found = again(bound, schema)
         if self.state is not None:
             check_schema(found.schema, self.membership.policy)
         changed = [name for name, kind in found.config.columns.items() if bound.columns.get(name) != kind]

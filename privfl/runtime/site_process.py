@@ -67,7 +67,7 @@ class SiteProcess:
             site.party,
             PolicyTerms(site.policy),
             site.ledger,
-            site.bound,
+            site.data,
             store,
             site.mailbox,
             self.clock,

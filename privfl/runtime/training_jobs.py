@@ -40,7 +40,7 @@ def compile_task(asked: TaskFile, schema: Schema, roster: Roster, policy: Policy
     """
     complete, least = least_sites(asked.mode, asked.min_survivors, roster, policy)
     spec = asked.spec()
-    persons = policy.unit is Unit.SUBJECT and spec.UNIT is Unit.RECORD
+    persons = policy.unit is Unit.SUBJECT and Unit.SUBJECT in spec.UNITS
     task = spec.compile(
         schema,
         epsilon=asked.epsilon,
