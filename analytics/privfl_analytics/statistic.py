@@ -28,7 +28,8 @@ class Noisy:
 
     Attributes:
         values: float64 of the construction's inner shape (one cell of ``by``), in units of 1 (counts are persons or
-            rows); exact sum plus noise.
+            rows); exact sum plus noise. Of a ``local`` statistic one more axis stands in front: the sites that
+            answered, in the order of the roster, each with its own numbers and noise.
         sd: standard deviation of the Gaussian noise in every coordinate; 0 without noise.
     """
 
