@@ -227,8 +227,8 @@ class Shown:
     def _leaves(self) -> Iterator[str]:
         sums, uploads = self._sums(), self.question.uploads
         sizes = " and ".join(str(one.length) for one in sums) or "as many as said above"
-        yield f"  leaves this site, up to {uploads} time(s), repeated tries included: masked vectors of {sizes} numbers,"
-        yield "  of that length and at that moment whatever the rows are"
+        yield f"  leaves this site, whatever its rows are: masked vectors of {sizes} numbers"
+        yield f"  how often: up to {uploads} time(s), repeated tries included"
         for name, size, delta, sigma in self._blocks():
             yield f"    {name}: {size} numbers, sensitivity {delta:.4g}, noise {sigma:.4g} in the opened sum"
 
