@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from privfl_keys import INSECURE_TEST_COST
 
-from privfl.cli.train import _missing as missing
+from privfl.cli.running import missing_rounds as missing
 from privfl.homes import folder as folders
 from tests.cli.support import called
 from tests.homes.scene import SCHEMA
