@@ -29,7 +29,7 @@ from privfl.dp.release import MIN_SIGMA_SITE
 from privfl.errors import Misuse, Refused
 from privfl.ring import Ring
 from privfl_analytics.conditions import Condition
-from privfl_analytics.constructions import Construction, Keys
+from privfl_analytics.constructions import Construction, Keys, Tally
 from privfl_analytics.view import View
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "Part",
     "Setting",
     "Stage",
+    "check_unit",
     "fewest_survivors",
     "honest_shares",
     "key_cost",
@@ -170,6 +171,15 @@ def fewest_survivors(sites: int, min_survivors: int | None, colluders: int) -> i
     if not 1 <= fewest <= sites or colluders < 0:
         raise Misuse(f"min_survivors {fewest} and {colluders} colluders do not fit {sites} sites")
     return fewest
+
+
+def check_unit(stages: Sequence[Stage], unit: Unit) -> None:
+    """Raise Misuse for persons counted by cells while rows are protected: one row could move a person to another."""
+    for stage in stages:
+        for part in stage.parts:
+            one = part.construction
+            if unit is Unit.RECORD and isinstance(one, Tally) and one.subjects and (one.by or one.axes):
+                raise Misuse(f"{part.name}: persons can be counted by groups only with unit='subject'")
 
 
 def rows_of(view: View, unit: Unit) -> int:

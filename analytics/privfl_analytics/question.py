@@ -28,13 +28,14 @@ from privfl.errors import Malformed, Misuse
 from privfl.tasks import Question, Schema, SiteData, Sum
 from privfl.tasks.question import Price, costs_of
 from privfl_analytics.answer import Answer
-from privfl_analytics.constructions import Construction, Keys
+from privfl_analytics.constructions import Construction
 from privfl_analytics.descriptor import Descriptor, text_of
 from privfl_analytics.layout import (
     RING,
     Part,
     Setting,
     Stage,
+    check_unit,
     key_cost,
     key_threshold,
     noise_of_sum,
@@ -58,6 +59,8 @@ Int64s = npt.NDArray[np.int64]
 
 #: What earlier stages decided takes at most so many bytes per query.
 MAX_STATE = 1 << 24
+#: Noise that rounds to zero, for tests without noise.
+_HARDLY = 2.0**-8
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class StudyQuestion(Question):
         self.epsilon, self.delta, self.releases, self.delta0 = epsilon, delta, releases, delta0
         self.view = study.view(schema)
         self.plan: tuple[Stage, ...] = stages_of(study, self.view)
+        check_unit(self.plan, setting.unit)
         self.purpose, self.sites = study.purpose, setting.sites
         self.uploads = len(self.plan) * attempts
         self._last: tuple[bytes, _Read] | None = None
@@ -298,15 +302,24 @@ class StudyQuestion(Question):
         self, inputs: bytes, data: SiteData, entropy: Entropy, *, seat: int = 0, report: LocalReport | None = None
     ) -> Int64s:
         """See :class:`privfl.tasks.Question`; names of frequent values get their noise and threshold here."""
+        mine = self.contribution(inputs, data, entropy, report=report)
+        return self._leaving(self.read_inputs(inputs), mine, data, entropy, seat)
+
+    def blank(self, inputs: bytes, entropy: Entropy, *, seat: int = 0) -> Int64s:
+        """See :class:`privfl.tasks.Question`; no name of a value is in it, as from a table without rows."""
         read = self.read_inputs(inputs)
-        vector = self.contribution(inputs, data, entropy, report=report)
+        zero = np.zeros(self.plan[read.stage].length(self.view), dtype=np.int64)
+        return self._leaving(read, zero, None, entropy, seat)
+
+    def _leaving(self, read: _Read, vector: Int64s, data: SiteData | None, entropy: Entropy, seat: int) -> Int64s:
+        """The vector with its noise, names filled in, in the site's own stretch where it has one."""
         total = self.sum_at(read.stage)
         mine = vector if total.release is None else noised(vector, total.release, entropy)
         begin = 0
         for at, (part, one) in enumerate(zip(self.plan[read.stage].parts, read.constructions, strict=True)):
             end = begin + one.length(self.view)
-            if isinstance(one, Keys):
-                mine[begin:end] = self._names(read.stage, at, part, one, data, entropy).reshape(-1)
+            if part.keys:
+                mine[begin:end] = 0 if data is None else self._names(read.stage, at, part, one, data, entropy)
             begin = end
         if not total.own:
             return mine
@@ -314,22 +327,26 @@ class StudyQuestion(Question):
         out[seat * len(mine) : (seat + 1) * len(mine)] = mine
         return out
 
-    def _names(self, stage: int, at: int, part: Part, one: Keys, data: SiteData, entropy: Entropy) -> Int64s:
-        from privfl_analytics.local import frequent  # noqa: PLC0415
+    def _names(self, stage: int, at: int, part: Part, one: Construction, data: SiteData, entropy: Entropy) -> Int64s:
+        """The site's frequent values, which carry noise of their own."""
+        from privfl_analytics.local import Asked, frequent  # noqa: PLC0415 - brings the database
 
-        release, rows = self.release(stage), self.rows if self.setting.unit is Unit.SUBJECT else None
-        sigma = Fraction(0) if release is None else Fraction(release.sigma_site(release.blocks[at]))
-        threshold = (
-            one.scale
-            if release is None
-            else math.ceil(one.scale * key_threshold(release, release.blocks[at], part, self.delta0, self.rows))
+        release = self.release(stage)
+        if release is None:
+            sigma, least = _HARDLY, 1.0
+        else:
+            block = release.blocks[at]
+            sigma, least = release.sigma_site(block), key_threshold(release, block, part, self.delta0, self.rows)
+        found = frequent(
+            data,
+            self.view,
+            Asked(one, part.condition),
+            sigma=sigma,
+            threshold=math.ceil(least * one.scale),
+            rows=self.rows if self.setting.unit is Unit.SUBJECT else None,
+            entropy=entropy,
         )
-        return np.asarray(
-            frequent(
-                data, self.view, one, part.condition, rows=rows, sigma=sigma, threshold=int(threshold), entropy=entropy
-            ),
-            dtype=np.int64,
-        )
+        return np.asarray(found, dtype=np.int64).reshape(-1)
 
     def _x_max(self, stage: int, at: int) -> int:
         release = self.release(stage)
