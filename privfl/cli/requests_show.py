@@ -103,7 +103,7 @@ class Shown:
     def who(self) -> str:
         """Analyst, and the coordinator where it is another."""
         analyst, by = self.request.analyst, self.request.coordinator_name
-        return escaped(analyst if analyst == by else f"{analyst} via {by}")
+        return escaped(by if analyst in ("", by) else f"{analyst} via {by}")
 
     # -- cost ----------------------------------------------------------------------------------------
 

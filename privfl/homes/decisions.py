@@ -55,7 +55,7 @@ class Request(Record):
     mandate: Annotated[bytes, Bounds(0, MAX_MANDATE)]
     coordinator: Bytes32
     coordinator_name: Annotated[str, Bounds(1, 64)]
-    analyst: Annotated[str, Bounds(1, 64)]
+    analyst: Annotated[str, Bounds(0, 64)]
     purpose: Annotated[str, Bounds(1, 32)]
     first: Uint64
 
