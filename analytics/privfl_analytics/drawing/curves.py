@@ -48,9 +48,10 @@ def draw_precision_recall(answer: Answer, axes: Axes | None) -> Axes:
     """Precision against recall."""
     axes = _square(axes)
     said = _lines(answer, axes, _RECALL, _PRECISION, ("average precision", "ap"), "average precision", shape="step")
-    share = next((row.value for row in answer.rows if row.what in ("prevalence", "positive share")), None)
-    if share is not None:
-        axes.axhline(share, color=GREY, linewidth=0.9, linestyle="--")
+    for at, part in enumerate(parts_of(answer)):  # the precision of a score that tells nothing
+        share = part.details.get("share")
+        if isinstance(share, float):
+            axes.axhline(share, color=colour(at), linewidth=0.8, linestyle="--")
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     return _finished(axes, answer, said)

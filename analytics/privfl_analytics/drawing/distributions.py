@@ -53,7 +53,7 @@ def draw_histogram(answer: Answer, axes: Axes | None) -> Axes:
         unknown = _bars(axes, found, shift, width, place, label) or unknown
     _ticks(axes, apart, cells)
     unit = next((row.unit for _, row in _all(series) if row.unit), "")
-    edges_unit = str(answer.details.get("unit", "") or "")
+    edges_unit = _unit(answer)
     axes.set_xlabel(key + (f" [{edges_unit}]" if edges_unit else ""))
     axes.set_ylabel(what + (f" [{unit}]" if unit else ""))
     axes.axhline(0, color="#444444", linewidth=0.8)
@@ -87,6 +87,11 @@ def _series(answer: Answer) -> tuple[list[tuple[str, dict[str | float, Row]]], s
         for part in parts
     ]
     return series, keys[0], what
+
+
+def _unit(answer: Answer) -> str:
+    """The column's unit, from the details or those of the first group."""
+    return str(parts_of(answer)[0].details.get("unit") or "")
 
 
 def _all(series: Sequence[tuple[str, Mapping[str | float, Row]]]) -> list[tuple[str, Row]]:
@@ -187,7 +192,7 @@ def draw_ecdf(answer: Answer, axes: Axes | None) -> Axes:
     unknown, name, unit = False, "", ""
     parts = parts_of(answer)
     for at, part in enumerate(parts):
-        key, points, _ = _curve(part, "cumulative share", "ecdf", "share at most", "share", "at most")
+        key, points, _ = _curve(part, "share below", "cumulative share")
         name = key or name
         _band(axes, points, at, part.label, None)
         unknown = _lost(axes, points, len(parts) == 1) or unknown
@@ -201,7 +206,7 @@ def draw_ecdf(answer: Answer, axes: Axes | None) -> Axes:
                 )
     axes.set_ylim(-0.02, 1.02)
     shares_as_percent(axes)
-    unit = unit or str(answer.details.get("unit", "") or "")
+    unit = unit or _unit(answer)
     axes.set_xlabel(name + (f" [{unit}]" if unit else ""))
     axes.set_ylabel("cumulative share")
     return _finished(axes, answer, unknown)
@@ -210,7 +215,7 @@ def draw_ecdf(answer: Answer, axes: Axes | None) -> Axes:
 def draw_survival(answer: Answer, axes: Axes | None) -> Axes:
     """Survival curves with bands, starting from everyone at time 0."""
     axes = new_axes(axes)
-    unknown, name, unit = False, "time", str(answer.details.get("unit", "") or "")
+    unknown, name, unit = False, "time", _unit(answer)
     parts = parts_of(answer)
     for at, part in enumerate(parts):
         key, points, _ = _curve(part, "survival", "surviving share", "survival probability")
