@@ -121,7 +121,8 @@ def _jsonl(path: Path, schema: Schema) -> pd.DataFrame:
     with unpack.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream if line.strip()]
     there = [name for name in schema.names if any(name in row for row in rows if _object(row))]
-    return pd.DataFrame({name: [row.get(name) for row in rows] for name in there})
+    kinds = {schema.subject: object}
+    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=kinds.get(name)) for name in there})
 
 
 def _object(row: Any) -> bool:
@@ -135,13 +136,24 @@ def _parquet(path: Path, schema: Schema) -> pd.DataFrame:
     import pyarrow.parquet  # noqa: PLC0415
 
     there = pyarrow.parquet.read_schema(path).names
-    return pd.read_parquet(path, engine="pyarrow", columns=[name for name in there if name in schema.names])
+    frame = pd.read_parquet(path, engine="pyarrow", columns=[name for name in there if name in schema.names])
+    return _whole_ids(frame, schema, lambda: pyarrow.parquet.read_table(path, columns=[schema.subject]))
 
 
 def _feather(path: Path, schema: Schema) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415
+    import pyarrow.feather  # noqa: PLC0415
 
-    return pd.read_feather(path)
+    there = pd.read_feather(path)
+    return _whole_ids(there, schema, lambda: pyarrow.feather.read_table(path, columns=[schema.subject]))
+
+
+def _whole_ids(frame: pd.DataFrame, schema: Schema, again: Callable[[], Any]) -> pd.DataFrame:
+    """Ids that became floats beside missing ones are read as they stand: as floats two persons could become one."""
+    if schema.subject in frame.columns and frame[schema.subject].dtype == float:
+        ids = again().column(schema.subject).to_pandas(integer_object_nulls=True)
+        return frame.assign(**{schema.subject: ids.to_numpy()})
+    return frame
 
 
 def _excel(path: Path, schema: Schema) -> pd.DataFrame:

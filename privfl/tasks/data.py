@@ -64,7 +64,7 @@ class DatabaseSource:
         """Read what an operator wrote; raises Misuse for a password in it, another database, or no usable name."""
         try:
             parts = urlsplit(uri)
-            secret = parts.password is not None
+            secret = bool(parts.password)
         except ValueError:
             raise Misuse("this is no address of a database; write postgresql://user@host/database") from None
         if secret or _SECRET.search(parts.query):
