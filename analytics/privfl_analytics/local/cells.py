@@ -51,12 +51,12 @@ def _parts(value: Any) -> tuple[float | None, str | None, str | None]:
     try:
         if value != value:  # noqa: PLR0124 - NaT
             return None, None, None
-    except Exception:  # noqa: BLE001 - what a cell's own comparison does is nobody's error: pandas' NA, arrays
+    except Exception:
         if type(value).__name__ == "NAType":
             return None, None, None
     try:
         return None, None, str(value)
-    except Exception:  # noqa: BLE001 - likewise
+    except Exception:
         return None, None, ""
 
 

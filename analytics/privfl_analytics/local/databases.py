@@ -37,7 +37,7 @@ _NATIVE = {
 def check_uri(uri: str) -> None:
     """Raise Misuse for a URI with a password in it."""
     try:
-        inside = urlsplit(uri).password is not None
+        inside = bool(urlsplit(uri).password)
     except ValueError:
         inside = False
     if inside or _PASSWORD.search(uri):

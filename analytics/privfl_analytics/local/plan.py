@@ -13,7 +13,7 @@ import pyarrow as pa
 from privfl.errors import Misuse
 from privfl.tasks import Category, Numeric, Text
 from privfl_analytics.conditions import Condition, columns_of
-from privfl_analytics.constructions import Axis, Classes, Construction, Meets, Prefixes, Presence, Tally
+from privfl_analytics.constructions import Axis, Construction, Meets, Prefixes, Tally
 from privfl_analytics.local.batch import score_of
 from privfl_analytics.local.reading import Expressions, read_category, read_distinct, read_number, read_text
 from privfl_analytics.local.sql import MISSING_NUMBER

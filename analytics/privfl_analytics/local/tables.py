@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from privfl.errors import DataError, PrivflError
-from privfl.tasks import DatabaseSource, FileSource, FrameSource, Source
+from privfl.tasks import FileSource, FrameSource, Source
 from privfl_analytics.local.databases import DatabaseStream
 from privfl_analytics.local.sql import Raw, identifier, literal
 from privfl_analytics.local.streams import FrameStream, Stream, file_stream
