@@ -133,7 +133,7 @@ def stages_of(study: Study, view: View) -> tuple[Stage, ...]:
     Raises:
         Misuse: a query does not fit the schema; the message names it.
     """
-    whole = sum(Fraction(query.weight) for query in study.queries)
+    whole = sum((Fraction(query.weight) for query in study.queries), Fraction(0))
     slots: dict[tuple[bool, int], list[Part]] = {}
     for at, query in enumerate(study.queries):
         try:

@@ -27,9 +27,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from privfl.errors import Misuse
+from privfl.tasks import Class
 from privfl_analytics.conditions import All, Any_, Compare, Condition, IsMissing, Not, OneOf, Operator
 from privfl_analytics.constructions import Axis, Bins, Classes, Presence
 from privfl_analytics.making import made
@@ -52,7 +53,10 @@ _TOKEN = re.compile(
 )
 _KEYWORDS = {"and", "or", "not", "in", "is", "by", "where", "as", "weight", "missing", "true", "false"}
 _WORD = re.compile(r"[^\W\d]\w*(?:\.\w+)*")
-_FLIPPED: dict[str, Operator] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_OPERATORS: dict[str, Operator] = {
+    "<": "<", "<=": "<=", ">": ">", ">=": ">=", "==": "==", "!=": "!=", "=": "==",
+}  # fmt: skip
+_FLIPPED: dict[Operator, Operator] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,9 @@ class _Token:
 @dataclass(frozen=True, slots=True)
 class _Column:
     name: str
+
+
+_Operand: TypeAlias = _Column | bool | float | str
 
 
 def parse_condition(text: str) -> Condition:
@@ -233,6 +240,29 @@ class _Parser:
             return self.take().text.lower() == "true"
         raise self.fault("a number, a text in quotes, true or false is expected")
 
+    def klass(self) -> Class:
+        """A class: no number with a fraction."""
+        found = self.literal()
+        if isinstance(found, float):
+            self.place -= 1
+            raise self.fault("a class is a whole number, a text in quotes, true or false")
+        return found
+
+    def number(self) -> float:
+        """A number."""
+        token = self.peek()
+        if token is None or token.kind != "number":
+            raise self.fault("a number is expected")
+        return float(self.literal())
+
+    def count(self) -> int:
+        """A whole number."""
+        token = self.peek()
+        if token is None or not re.fullmatch("[0-9]{1,9}", token.text):
+            raise self.fault("a whole number is expected")
+        self.place += 1
+        return int(token.text)
+
     def nested(self, read: Callable[[], T]) -> T:
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -305,26 +335,26 @@ class _Parser:
                 return self.among(first.name)
         found: list[Condition] = []
         while self.sign("<", "<=", ">", ">=", "==", "!=", "="):
-            operator = self.take().text
+            operator = _OPERATORS[self.take().text]
             second = self.operand()
-            found.append(self.compared(first, "==" if operator == "=" else operator, second))
+            found.append(self.compared(first, operator, second))
             first = second
         if not found:
             raise self.fault("a comparison is expected, such as age >= 50, sex in ('f', 'm') or bmi is missing")
         return found[0] if len(found) == 1 else All(parts=tuple(found))
 
-    def operand(self) -> _Column | bool | float | str:
+    def operand(self) -> _Operand:
         token = self.peek()
         if token is not None and (token.kind == "quoted" or (token.kind == "word" and not self.word("true", "false"))):
             return _Column(self.column())
         return self.literal()
 
-    def compared(self, first: object, operator: str, second: object) -> Condition:
-        if isinstance(first, _Column) and isinstance(second, _Column):
+    def compared(self, first: _Operand, operator: Operator, second: _Operand) -> Condition:
+        if isinstance(first, _Column):
+            if not isinstance(second, _Column):
+                return Compare(column=first.name, operator=operator, value=second)
             self.place -= 1
             raise self.fault(f"{second.name} would be a second column; put a class into quotes: '{second.name}'")
-        if isinstance(first, _Column):
-            return Compare(column=first.name, operator=operator, value=second)
         if isinstance(second, _Column):
             return Compare(column=second.name, operator=_FLIPPED[operator], value=first)
         self.place -= 1
@@ -343,7 +373,7 @@ class _Parser:
         negative = self.word("not")
         self.place += 1 + negative
         self.expect("(")
-        found = OneOf(column=name, values=tuple(self.several(self.literal, ")")))
+        found = OneOf(column=name, values=tuple(self.several(self.klass, ")")))
         return Not(part=found) if negative else found
 
     # -- queries -------------------------------------------------------------------------------------
@@ -358,10 +388,10 @@ class _Parser:
         name = self.column()
         if self.sign("/"):
             self.place += 1
-            return Cut(column=name, count=self.literal())
+            return Cut(column=name, count=self.count())
         if self.sign("["):
             self.place += 1
-            return Bins(column=name, edges=tuple(self.several(self.literal, "]")))
+            return Bins(column=name, edges=tuple(self.several(self.number, "]")))
         return Classes(column=name)
 
     def query(self, cohort: Any) -> Query:
@@ -386,7 +416,7 @@ class _Parser:
             query = query.named(str(self.value()))
         if self.word("weight"):
             self.place += 1
-            query = query.weighted(self.literal())  # type: ignore[arg-type] - the query looks at it
+            query = query.weighted(self.number())
         return query
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:

@@ -39,7 +39,7 @@ class Named:
     """A column in a condition; made by :func:`col`."""
 
     __slots__ = ("name",)
-    __hash__ = None  # type: ignore[assignment] - comparisons make conditions
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, name: str) -> None:
         self.name = name

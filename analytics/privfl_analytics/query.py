@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -212,7 +212,7 @@ class Query:
         if self.name or self.statistic is None:
             return self.name or "nothing yet"
         first = next((getattr(self.statistic, one) for one in type(self.statistic).model_fields), None)
-        what = first if isinstance(first, str) else ", ".join(map(str, first)) if _plain(first) else ""
+        what = first if isinstance(first, str) else ", ".join(first) if _plain(first) else ""
         groups = " by " + ", ".join(map(column_of, self.by)) if self.by else ""
         return f"{self.statistic.name} {what}".strip()[: MAX_NAME - 30] + groups[:29]
 
@@ -308,7 +308,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: Any) -> TypeGuard[tuple[str, ...]]:
     return isinstance(value, tuple | list) and all(isinstance(one, str) for one in value)
 
 

@@ -567,7 +567,7 @@ def _state(text: object) -> State | None:
     if text is None:
         return None
     try:
-        value = json.loads(text) if isinstance(text, str) and len(text) <= MAX_STATE else None
+        value: Any = json.loads(text) if isinstance(text, str) and len(text) <= MAX_STATE else None
         canonical = isinstance(value, dict) and _text(value) == text
     except (ValueError, RecursionError, Misuse):
         canonical = False

@@ -97,18 +97,18 @@ class _Reader:
         name = fields.get("study")
         if not isinstance(name, str):
             self.complain(("study",), "a study needs a name; write 'study: my-study'")
-        scores = [one for at, item in enumerate(self._list("scores")) if (one := self.score(at, item)) is not None]
+        scores = [score for at, item in enumerate(self._list("scores")) if (score := self.score(at, item)) is not None]
         items = self._list("queries")
         if not items and not any(one.place == ("queries",) for one in self.found):
             self.complain(("queries",), "a study asks at least one query; write them as a list under 'queries:'")
         queries = [one for at, item in enumerate(items) if (one := self.query(at, item)) is not None]
         if not self.found:
             given = {key: fields[key] for key in ("description", "purpose", "confidence", "interval") if key in fields}
-            made_ = self.attempt((), Study, name, tuple(queries), tuple(scores), **given)
-            if made_ is not None and self.schema is not None:
-                self.hold(made_, self.schema)
+            study = self.attempt((), Study, name, tuple(queries), tuple(scores), **given)
+            if study is not None and self.schema is not None:
+                self.hold(study, self.schema)
             if not self.found:
-                return made_, {key: fields[key] for key in self.extra if key in fields}
+                return study, {key: fields[key] for key in self.extra if key in fields}
         raise InvalidStudy(self.found, self.lined.name)
 
     def hold(self, study: Study, schema: Schema) -> None:
@@ -188,7 +188,8 @@ class _Reader:
         return value if isinstance(value, list) else [value]
 
     def axis(self, place: Place, item: Any) -> By | None:
-        return self.attempt(place, _axis, item)
+        found: By | None = self.attempt(place, _axis, item)
+        return found
 
 
 def _axis(item: Any) -> By:

@@ -129,11 +129,12 @@ def _text(source: str | Path) -> tuple[str, str]:
 def _forbidden(text: str) -> list[Complaint]:
     found, depth = [], 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if getattr(event, "anchor", None) is not None:
             found.append(Complaint(line, (), "anchors and aliases are not read; write every value out"))
-        if getattr(event, "tag", None) is not None:
-            found.append(Complaint(line, (), f"tag {event.tag!a:.40} is not read; write plain text and numbers"))
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            found.append(Complaint(line, (), f"tag {tag!a:.40} is not read; write plain text and numbers"))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             return [*found, Complaint(line, (), f"nests deeper than {MAX_DEPTH}; no field of a study does")]
