@@ -1,5 +1,7 @@
 """All statistics; importing this package fills the registry."""
 
+from privfl_analytics.statistics.calibration import Brier as Brier
+from privfl_analytics.statistics.calibration import Calibration as Calibration
 from privfl_analytics.statistics.comparisons import Anova as Anova
 from privfl_analytics.statistics.comparisons import TTest as TTest
 from privfl_analytics.statistics.components import Components as Components
