@@ -9,6 +9,9 @@ from privfl_analytics.statistics.covariance import Correlation as Correlation
 from privfl_analytics.statistics.covariance import Covariance as Covariance
 from privfl_analytics.statistics.discrimination import PrecisionRecall as PrecisionRecall
 from privfl_analytics.statistics.discrimination import Roc as Roc
+from privfl_analytics.statistics.glm import Glm as Glm
+from privfl_analytics.statistics.glm import Logistic as Logistic
+from privfl_analytics.statistics.glm import Poisson as Poisson
 from privfl_analytics.statistics.log_rank import LogRank as LogRank
 from privfl_analytics.statistics.profile import ProfileCounts as ProfileCounts
 from privfl_analytics.statistics.regression import LinearRegression as LinearRegression
