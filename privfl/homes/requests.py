@@ -84,6 +84,8 @@ class RequestBook:
 
     def _make_room(self, coordinator: bytes) -> None:
         """Drop the oldest unanswered requests of ``coordinator``, so that one more fits."""
+        for stray in self.folder.glob(".*.gone"):  # of a process that was killed here
+            shutil.rmtree(stray, ignore_errors=True)
         mine = []
         for name in self._pending():
             if name not in self._asked:
