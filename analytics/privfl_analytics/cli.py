@@ -195,7 +195,9 @@ def _asked(what: str, schema: Path | None) -> tuple[Study, RunSettings, Schema]:
         study, settings = Study("query", (Query.parse(what),)), RunSettings()
         named, beside = None if schema is None else str(schema), Path(".")
     if named is None:
-        raise Misuse("the public schema is needed: pass --schema schema.yaml, or write schema under run in the file")
+        raise Misuse(
+            "the public schema is needed: pass --schema schema.yaml, or write schema: schema.yaml into the study's file"
+        )
     where = beside if beside.suffix else Path("here")
     return study, settings, schema_beside(where, named)
 

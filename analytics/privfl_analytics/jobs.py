@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from privfl_keys import Roster
 from pydantic import Field
 
@@ -22,12 +21,13 @@ from privfl_analytics.layout import stages_of
 from privfl_analytics.question import StudyQuestion
 from privfl_analytics.run import StudyRun
 from privfl_analytics.study import Study
+from privfl_analytics.study_file import read_fields
 
 __all__ = ["STUDY", "RunSettings", "asked_of", "read_study_file"]
 
 
 class RunSettings(Declared):
-    """How a study is to be run: the section ``run`` of its file, or the options of a command.
+    """How a study is to be run: further fields of its file, or the options of a command.
 
     Args:
         schema: file of the public schema, beside the study file.
@@ -53,53 +53,21 @@ class RunSettings(Declared):
 
 
 def read_study_file(path: Path) -> tuple[Study, RunSettings]:
-    """A study and the section ``run`` of its file; raises Misuse with the line of every complaint."""
+    """A study and how it is to be run, from one file; raises Misuse with the line of every complaint."""
+    if not path.exists():
+        raise Misuse(f"there is no study file {path}; check the path, or write the query itself in quotes")
+    names = tuple(field.alias or name for name, field in RunSettings.model_fields.items())
+    study, said = read_fields(path, extra=names)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise Misuse(f"there is no study file {path}; check the path, or write the query itself in quotes") from None
-    except (OSError, UnicodeDecodeError):
-        raise Misuse(f"{path} cannot be read as text; check the file") from None
-    rest, said, line = _without_run(text, path)
-    try:
-        settings = RunSettings(**said)
-    except Misuse as error:
-        raise Misuse(f"{path}, line {line}: run: {error}") from None
-    try:
-        return Study.from_yaml(rest), settings
+        return study, RunSettings(**said)
     except Misuse as error:
         raise Misuse(f"{path}: {error}") from None
-
-
-def _without_run(text: str, path: Path) -> tuple[str, dict[str, Any], int]:
-    """The text with the section ``run`` blanked out, so that lines keep their numbers; the section; its line."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise Misuse(f"{path}{f', line {mark.line + 1}' if mark else ''}: this is not YAML") from None
-    if not isinstance(node, yaml.MappingNode):
-        return text, {}, 1
-    for key, value in node.value:
-        if key.value != "run":
-            continue
-        begin, end = key.start_mark.line, max(value.end_mark.line, key.end_mark.line + 1)
-        if value.end_mark.column and value.end_mark.line >= end:
-            end = value.end_mark.line + 1
-        lines = text.splitlines(keepends=True)
-        said = yaml.safe_load("".join(lines[begin:end])) if begin < end else {}
-        section = said.get("run") if isinstance(said, dict) else None
-        if not isinstance(section, dict) or not all(isinstance(name, str) for name in section):
-            raise Misuse(f"{path}, line {begin + 1}: run is a group of fields, such as epsilon and delta")
-        blank = ["\n" for _ in lines[begin:end]]
-        return "".join([*lines[:begin], *blank, *lines[end:]]), section, begin + 1
-    return text, {}, 1
 
 
 def asked_of(study: Study, schema: Schema, settings: RunSettings) -> Asked:
     """A job; raises Misuse where the study does not fit the schema or the budget is missing."""
     if settings.epsilon is None or settings.delta is None:
-        raise Misuse("a study needs a budget: write epsilon and delta under run, or pass --epsilon and --delta")
+        raise Misuse("a study needs a budget: write epsilon and delta into its file, or pass --epsilon and --delta")
     stages = len(stages_of(study, study.view(schema)))
     fields = {"study": study.to_value(), **settings.model_dump(mode="json", by_alias=True)}
     return Asked("study", study.name, stages, fields, schema)
@@ -114,7 +82,7 @@ class _Studies:
         """Read a study file and the schema beside it."""
         study, settings = read_study_file(path)
         if settings.schema_file is None:
-            raise Misuse(f"{path}: a study needs its schema: write schema under run")
+            raise Misuse(f"{path}: a study needs its schema: write schema: FILE")
         return asked_of(study, schema_beside(path, settings.schema_file), settings)
 
     def compile(self, asked: Asked, roster: Roster, policy: Policy) -> Compiled:

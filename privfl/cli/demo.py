@@ -17,10 +17,11 @@ import typer
 from rich.console import Console
 
 from privfl.cli.demo_children import ending_on
-from privfl.cli.demo_folder import check_folder, passing_folder, put_results, users_folder
+from privfl.cli.demo_folder import MARKER, check_folder, passing_folder, put_results, users_folder
 from privfl.cli.demo_outcome import DELTA, Asked, Death, Outcome, Seen
 from privfl.cli.demo_show import show, show_next
 from privfl.errors import Misuse
+from privfl.tasks.plugins import plugin
 
 if TYPE_CHECKING:
     from privfl.learn import Logistic, Task
@@ -31,6 +32,13 @@ __all__ = ["demo"]
 ROUNDS = 30
 
 
+class What(StrEnum):
+    """What there is to watch."""
+
+    TRAINING = "training"
+    ANALYTICS = "analytics"
+
+
 class Wire(StrEnum):
     """What the parties speak over."""
 
@@ -39,6 +47,9 @@ class Wire(StrEnum):
 
 
 def demo(
+    what: Annotated[
+        What, typer.Argument(help="training: one private model; analytics: a study before training.")
+    ] = What.TRAINING,
     epsilon: Annotated[float, typer.Option(help="Total privacy budget of the run, at delta 1e-5.")] = 2.0,
     sites: Annotated[int, typer.Option(help="Number of hospitals, 4 to 20.")] = 5,
     seed: Annotated[
@@ -54,13 +65,14 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="The same in a temporary folder, whose name is told.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")] = False,
 ) -> None:
-    """Watch hospitals train one private model; one dies in the middle of a round.
+    """Watch hospitals train one private model, or answer a study, each a process of its own.
 
-    Scikit-learn's breast-cancer table is split among them. Every hospital and the coordinator is a process of its
-    own with its folder, its keys, its signed policy and its ledger. Every upload is charged, noised and masked at
-    its site; the coordinator opens one sum per round. Ends with how good the model is, what it cost, and the proof.
+    training: scikit-learn's breast-cancer table is split among them; one dies in the middle of a round. analytics:
+    ten queries about made-up admissions, in one round, after every operator said yes. Every hospital and the
+    coordinator has its folder, its keys, its signed policy and its ledger. Every upload is charged, noised and
+    masked at its site; the coordinator opens one sum per round. Ends with what came out, what it cost, and the proof.
 
-    Example: privfl demo --epsilon 1 --sites 7 --dir demo-out
+    Example: privfl demo analytics --epsilon 1 --dir demo-out
     """
     started = time.perf_counter()
     if not 4 <= sites <= 20:
@@ -70,6 +82,9 @@ def demo(
     if folder is not None:
         check_folder(folder)
     console = Console(stderr=as_json, highlight=False)
+    if what is What.ANALYTICS:
+        _analytics(console, epsilon, sites, seed, folder, keep, as_json)
+        return
     asked, kept = Asked(epsilon, sites, seed, ROUNDS), keep or folder is not None
     with ExitStack() as stack:
         stack.enter_context(errors_only())
@@ -87,6 +102,24 @@ def demo(
         show(console, outcome, result)
     if kept and not (as_json and folder):
         show_next(console, outcome, folder or place)
+
+
+def _analytics(
+    console: Console, epsilon: float, sites: int, seed: int, folder: Path | None, keep: bool, as_json: bool
+) -> None:
+    run_demo = plugin("privfl.demos", "analytics")
+    with ExitStack() as stack:
+        stack.enter_context(errors_only())
+        stack.enter_context(ending_on(signal.SIGTERM, signal.SIGHUP))
+        place = stack.enter_context(users_folder(folder) if folder else passing_folder(keep=keep))
+        result = run_demo(console, epsilon, sites, seed, place, quiet=as_json)
+        if folder is not None or keep:
+            (place / MARKER).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(result))
+    elif folder is not None or keep:
+        found = (folder or place) / "federation"
+        console.print(f"Look around: privfl site requests {found / 'north'}; privfl ledger show {found / 'north'}")
 
 
 @contextmanager
