@@ -167,7 +167,7 @@ def data(
     """Bind TABLE to the site, checked against schema and policy; its rows are never copied.
 
     The true counts are shown on this terminal only; nothing keeps them. Columns that the schema does not declare are
-    never read. With --analytics-only no row is read here: columns and types are checked where the table lies.
+    never read. With --analytics-only no row is kept in memory: the table is looked at where it lies.
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415
 
@@ -234,10 +234,18 @@ def _told(joined: JoinedSite, as_json: bool, *lines: str, then: str) -> None:
 def _counts(joined: JoinedSite) -> list[str]:
     """The binding's true counts, which belong on a terminal and in no file that output is sent to."""
     if joined.bound is None:
-        return ["Bound for analytics alone: every column fits, and no row was read."] if joined.alone else []
+        return _alone(joined) if joined.alone else []
     if not sys.stdout.isatty():
         return ["Every column fits. True counts are shown on a terminal only."]
     return [str(joined.bound.report)]
+
+
+def _alone(joined: JoinedSite) -> list[str]:
+    """How a table that stays where it is differs, which follows from its rows and belongs on a terminal."""
+    lines = ["Bound for analytics alone: every column is there, and the rows stay where they are."]
+    if not sys.stdout.isatty():
+        return [*lines, "How they differ from the schema is shown on a terminal only."]
+    return [*lines, *(f"  Mind: {note}" for note in joined.notes)]
 
 
 def _warn(joined: JoinedSite, valid_from: int) -> None:

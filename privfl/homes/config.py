@@ -115,6 +115,8 @@ class DataConfig(Declared):
         """Where the rows are; raises Misuse where the file was changed to something that is no such place."""
         from privfl.tasks.data import DatabaseSource, FileSource  # noqa: PLC0415 - loaded when data is read
 
+        if self.format == "sqlite":
+            return DatabaseSource("sqlite", self.path, self.table or "")
         if self.table is not None:
             return DatabaseSource.of(self.path, self.table)
         return FileSource(Path(self.path), self.format)

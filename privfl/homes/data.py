@@ -32,12 +32,16 @@ _AGAIN = "bind the table again with: privfl site data"
 
 @dataclass(frozen=True)
 class Binding:
-    """A table that fits, not yet written down. ``data`` may hold rows and true counts: for this process only."""
+    """A table that fits, not yet written down. ``data`` may hold rows and true counts: for this process only.
+
+    ``notes`` say what a table that was looked at in place holds beyond the schema: for its operator's eyes only.
+    """
 
     config: DataConfig
     schema_text: bytes
     schema: Schema
     data: SiteData
+    notes: tuple[str, ...] = ()
 
     @property
     def bound(self) -> BoundData:
@@ -77,9 +81,10 @@ def prepare(
     source: FileSource | DatabaseSource = table  # type: ignore[assignment]
     if isinstance(table, Path):
         source = FileSource(table.expanduser().absolute(), format_ or format_of(table))
+    notes: tuple[str, ...] = ()
     if analytics_only:
-        columns = _looked_at(schema, source)
-        site = SiteData(schema, source)
+        columns = _columns(schema, source)
+        site, notes = SiteData(schema, source), tuple(_engine().differences(schema, source))
     else:
         frame = _frame(schema, source)
         columns = {name: str(frame[name].dtype) for name in schema.names if name in frame.columns}
@@ -94,7 +99,7 @@ def prepare(
         allow_empty=allow_empty,
         analytics_only=analytics_only,
     )
-    return Binding(config, text, schema, site)
+    return Binding(config, text, schema, site, notes)
 
 
 def again(bound: DataConfig, schema_path: Path) -> Binding:
@@ -147,7 +152,7 @@ def load(folder: Path, config: SiteConfig, policy: Policy | None) -> SiteData:
     if path is not None and not path.exists():
         raise DataError(f"the bound table {path} is not there; put it back, or {_AGAIN}")
     if data.analytics_only:
-        _told(data, lambda: _looked_at(schema, source))
+        _told(data, lambda: _columns(schema, source))
         return SiteData(schema, source)
     frame = _frame(schema, source)
     return SiteData.of(_told(data, lambda: _bind(schema, frame, source, data.allow_empty)), source)
@@ -174,15 +179,23 @@ def _frame(schema: Schema, source: FileSource | DatabaseSource) -> pd.DataFrame:
     return frame
 
 
-def _looked_at(schema: Schema, source: FileSource | DatabaseSource) -> dict[str, str]:
-    """Types of the declared columns, by the local engine; raises DataError unless they fit."""
+def _columns(schema: Schema, source: FileSource | DatabaseSource) -> dict[str, str]:
+    """Types of the declared columns, by the local engine; raises DataError unless all of them are there.
+
+    That is all that a start depends on: what their rows say has a reading for the engine, whatever it is.
+    """
     if source.path is not None and not source.path.is_file():
         raise DataError(f"there is no table {source.path}; check the path")
-    tables = _plugin("duckdb", "binding a table for analytics alone")
-    found: Mapping[str, str] = tables.columns_of_source(source)
-    if differences := tables.differences(schema, source):
-        raise DataError(f"{source}: the table does not fit {schema!r}: " + "; ".join(differences))
-    return {name: str(found[name]) for name in schema.names if name in found}
+    found: Mapping[str, str] = _engine().columns_of_source(source)
+    if missing := [name for name in schema.names if name not in found]:
+        raise DataError(
+            f"{source}: the table does not fit {schema!r}: column {', '.join(map(repr, missing))} is missing"
+        )
+    return {name: str(found[name]) for name in schema.names}
+
+
+def _engine() -> Any:
+    return _plugin("duckdb", "binding a table for analytics alone")
 
 
 def _reader() -> Callable[[DatabaseSource, Schema], pd.DataFrame]:

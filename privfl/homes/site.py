@@ -47,13 +47,15 @@ class Table:
 class JoinedSite:
     """What a join or a binding led to. ``bound`` has true counts: for the operator's own terminal only.
 
-    It is None if nothing was bound, or a table for analytics alone (``alone``), whose rows were not read.
+    It is None if nothing was bound, or a table for analytics alone (``alone``), whose rows were not read; ``notes``
+    then say how it differs from the schema, for that terminal as well.
     """
 
     config: SiteConfig
     membership: Membership
     bound: BoundData | None = None
     alone: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class OpenSite:
@@ -265,10 +267,10 @@ def _prepare(table: Table, policy: Policy) -> data.Binding:
     )
 
 
-def _found(binding: data.Binding | None) -> tuple[BoundData | None, bool]:
+def _found(binding: data.Binding | None) -> tuple[BoundData | None, bool, tuple[str, ...]]:
     if binding is None or binding.config.analytics_only:
-        return None, binding is not None
-    return binding.bound, False
+        return None, binding is not None, () if binding is None else binding.notes
+    return binding.bound, False, ()
 
 
 def _load(folder: Path, config: SiteConfig, policy: Policy) -> SiteData:

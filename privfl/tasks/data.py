@@ -50,8 +50,8 @@ class DatabaseSource:
 
     Attributes:
         driver: ``sqlite`` or ``postgresql``.
-        uri: where it is: ``sqlite:///absolute/path`` or ``postgresql://user@host:port/database``; never with a
-            password in it, which belongs into the driver's own files or environment.
+        uri: where it is: the absolute path of an SQLite file, or ``postgresql://user@host:port/database``; never with
+            a password in it, which belongs into the driver's own files or environment.
         table: its name, ``schema.name`` where it has a schema. It is quoted as an identifier, never pasted.
     """
 
@@ -78,7 +78,7 @@ class DatabaseSource:
         if parts.scheme in ("postgresql", "postgres"):
             return cls("postgresql", uri, table)
         if parts.scheme == "sqlite" and not parts.netloc and parts.path.strip("/"):
-            return cls("sqlite", "sqlite:///" + parts.path.lstrip("/"), table)
+            return cls("sqlite", "/" + unquote(parts.path).lstrip("/"), table)
         raise Misuse(
             f"{parts.scheme!a:.20} is no database here; write postgresql://user@host/database or "
             "sqlite:///absolute/path (other databases: export the table as Parquet)"
@@ -87,7 +87,7 @@ class DatabaseSource:
     @property
     def path(self) -> Path | None:
         """The file of an SQLite database; None for a server."""
-        return Path(unquote(urlsplit(self.uri).path)) if self.driver == "sqlite" else None
+        return Path(self.uri) if self.driver == "sqlite" else None
 
     def __str__(self) -> str:
         return f"table {self.table} of {self.uri}"
