@@ -308,10 +308,9 @@ def count_rows(
     """
     flat = counts.ravel()
     veiled = (hidden(flat, context.min_cell_count) if mask is None else mask).ravel()
-    drowned = 2 * z_of(context) * sd > max(context.records, float(np.abs(total or 0.0)))
     rows = []
     for count, veil, at in zip(flat.tolist(), veiled.tolist(), places, strict=True):
-        if drowned:
+        if 2 * z_of(context) * sd > max(context.records, count):  # the interval would span all declared records
             rows.append(number(what, None, at=at, unit=unit))
             continue
         if veil:

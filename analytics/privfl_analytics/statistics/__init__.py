@@ -5,6 +5,9 @@ from privfl_analytics.statistics.calibration import Calibration as Calibration
 from privfl_analytics.statistics.comparisons import Anova as Anova
 from privfl_analytics.statistics.comparisons import TTest as TTest
 from privfl_analytics.statistics.components import Components as Components
+from privfl_analytics.statistics.counts import Count as Count
+from privfl_analytics.statistics.counts import Distinct as Distinct
+from privfl_analytics.statistics.counts import Missing as Missing
 from privfl_analytics.statistics.covariance import Correlation as Correlation
 from privfl_analytics.statistics.covariance import Covariance as Covariance
 from privfl_analytics.statistics.discrimination import PrecisionRecall as PrecisionRecall
@@ -12,7 +15,17 @@ from privfl_analytics.statistics.discrimination import Roc as Roc
 from privfl_analytics.statistics.glm import Glm as Glm
 from privfl_analytics.statistics.glm import Logistic as Logistic
 from privfl_analytics.statistics.glm import Poisson as Poisson
+from privfl_analytics.statistics.histograms import Histogram as Histogram
+from privfl_analytics.statistics.histograms import Values as Values
 from privfl_analytics.statistics.log_rank import LogRank as LogRank
+from privfl_analytics.statistics.moments import Mean as Mean
+from privfl_analytics.statistics.moments import Sd as Sd
+from privfl_analytics.statistics.moments import Sum as Sum
+from privfl_analytics.statistics.moments import Variance as Variance
 from privfl_analytics.statistics.profile import ProfileCounts as ProfileCounts
+from privfl_analytics.statistics.quantiles import Ecdf as Ecdf
+from privfl_analytics.statistics.quantiles import Median as Median
+from privfl_analytics.statistics.quantiles import Quantiles as Quantiles
+from privfl_analytics.statistics.quantiles import Range as Range
 from privfl_analytics.statistics.regression import LinearRegression as LinearRegression
 from privfl_analytics.statistics.survival import Survival as Survival
