@@ -146,9 +146,7 @@ def _promise(result: Reported) -> list[str]:
 
 def _trust(privacy: Any) -> str:
     if privacy.trust == "local":
-        return (
-            "Each site added all of the noise itself: the promise needs no trust in other sites or the coordinator."
-        )
+        return "Each site added all of the noise itself: the promise needs no trust in other sites or the coordinator."
     said = (
         "The noise is shared among the sites, and sums are opened under secure aggregation: the promise holds against "
         "the coordinator, against everyone who reads the results, and against as many colluding sites as were allowed "
@@ -259,18 +257,14 @@ def _picture(answer: Answer) -> str:
         return ""
     if answer.picture == "table" or not answer.rows:
         return ""
-    backend = matplotlib.get_backend()
-    pyplot.switch_backend("agg")  # a report may be written where there is no screen
     try:
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "privfl"}):
-            axes = plot_answer(answer)
+            figure = plot_answer(answer).get_figure(root=True)
             out = io.BytesIO()
-            axes.figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})  # type: ignore[union-attr]
-            pyplot.close(axes.get_figure(root=True))
-    except Misuse:
+            figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})  # type: ignore[union-attr]
+            pyplot.close(figure)
+    except Misuse:  # nothing that could be drawn: the table has it
         return ""
-    finally:
-        pyplot.switch_backend(backend)
     return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 

@@ -32,13 +32,20 @@ def draw_numbers(answer: Answer, axes: Axes | None) -> Axes:
     kinds: dict[tuple[str, str], list[Row]] = {}
     for row in answer.rows[:MOST_ROWS]:
         kinds.setdefault((row.what, row.unit), []).append(row)
+    bare = {kind: rows[0] for kind, rows in kinds.items() if len(rows) == 1 and _bare(rows[0])}
+    if len(bare) < len(kinds):  # a single number without an interval needs no scale
+        kinds = {kind: rows for kind, rows in kinds.items() if kind not in bare}
+    else:
+        bare = {}
     shown = list(kinds.items())[:MOST_KINDS]
     heights = [len(rows) + (2.6 if len(rows) > 1 else 1.5) for _, rows in shown]
     own = axes is None
     axes = new_axes(axes, 7.0, 0.9 + 0.27 * sum(heights))
     titled(axes, answer)
-    left = len(answer.rows) - sum(len(rows) for _, rows in shown)
+    left = len(answer.rows) - len(bare) - sum(len(rows) for _, rows in shown)
     extra = [interval_words(answer), *([f"{left} more numbers in the table"] if left else [])]
+    if bare:
+        extra.insert(0, ";  ".join(f"{what} {row.value:.4g} {unit}".strip() for (what, unit), row in bare.items()))
     if len(shown) <= 1:
         for (what, unit), rows in shown:
             _scale(axes, rows, what, unit)
@@ -56,6 +63,10 @@ def draw_numbers(answer: Answer, axes: Axes | None) -> Axes:
         top -= high + 0.3 / total
     notes_below(axes, answer, extra)
     return axes
+
+
+def _bare(row: Row) -> bool:
+    return row.value is not None and row.lower is None and row.upper is None and not row.at
 
 
 def _scale(axes: Axes, rows: list[Row], what: str, unit: str, inset: bool = False) -> None:
