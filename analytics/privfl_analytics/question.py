@@ -7,28 +7,25 @@ they may move a construction, never its shape or sensitivity, which :meth:`Study
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from privfl.codec import decode, encode
-from privfl.dp import Cost, LocalReport, Release, Trust, Unit, epsilon_of_cost, noised, saturate
+from privfl.dp import Cost, LocalReport, Release, Unit, noised, saturate
 from privfl.dp.accounting import root_up
 from privfl.entropy import Entropy
 from privfl.errors import Malformed, Misuse
 from privfl.tasks import Question, Schema, SiteData, Sum
 from privfl.tasks.question import Price, costs_of
-from privfl_analytics.answer import Answer
 from privfl_analytics.constructions import Construction
+from privfl_analytics.decoding import decoded, noisy_of, privacy_of, replayed
 from privfl_analytics.descriptor import Descriptor, text_of
 from privfl_analytics.layout import (
     RING,
@@ -38,14 +35,14 @@ from privfl_analytics.layout import (
     check_unit,
     key_cost,
     key_threshold,
-    noise_of_sum,
     rows_of,
     stages_of,
     x_max_of,
 )
 from privfl_analytics.opened import History, Opened
 from privfl_analytics.result import PrivacyReport, StudyResult
-from privfl_analytics.statistic import Context, Noisy, State
+from privfl_analytics.states import read_state, state_text
+from privfl_analytics.statistic import Noisy, State
 
 if TYPE_CHECKING:
     from privfl.runtime import run as runs
@@ -57,8 +54,6 @@ __all__ = ["History", "Opened", "StudyQuestion"]
 
 Int64s = npt.NDArray[np.int64]
 
-#: What earlier stages decided takes at most so many bytes per query.
-MAX_STATE = 1 << 24
 #: Noise that rounds to zero, for tests without noise.
 _HARDLY = 2.0**-8
 
@@ -210,7 +205,7 @@ class StudyQuestion(Question):
         Raises:
             Misuse: a state is no plain JSON.
         """
-        return encode(("study stage", stage, tuple(_text(state) for state in states)))
+        return encode(("study stage", stage, tuple(state_text(state) for state in states)))
 
     def read_inputs(self, inputs: bytes) -> _Read:
         """Read a peer's inputs strictly.
@@ -229,7 +224,7 @@ class StudyQuestion(Question):
         queries = self.queries_at(stage)
         if len(texts) != len(queries):
             raise Malformed(f"stage {stage} has {len(queries)} queries and inputs for {len(texts)} came")
-        states = {query: _state(text) for query, text in zip(queries, texts, strict=True)}
+        states = {query: read_state(text) for query, text in zip(queries, texts, strict=True)}
         read = _Read(stage, self._constructions(stage, states))
         self._last = inputs, read
         return read
@@ -379,48 +374,15 @@ class StudyQuestion(Question):
 
         Where every site has its own stretch, values have one more axis in front: the sites that answered.
         """
-        stage, release = self.plan[opened.stage], self.release(opened.stage)
-        total = opened.values(self.sum_at(opened.stage).length)
-        table = total.reshape(self.sites if stage.own else 1, -1)
-        if stage.own:
-            seats = list(opened.seats) or [at for at, row in enumerate(table) if row.any()]
-            table = table[seats]
-        found, begin = [], 0
-        for at, part in enumerate(stage.parts):
-            one = part.construction
-            shape, end = one.shape(self.view), begin + one.length(self.view)
-            values = table[:, begin:end].astype(np.float64) / one.scale
-            values = values.reshape(len(table), *shape) if stage.own else values.reshape(shape)
-            sd = noise_of_sum(release, at, one.scale, 1 if stage.own else opened.survivors)
-            found.append((part, Noisy(values, sd)))
-            begin = end
-        return tuple(found)
+        return noisy_of(self, opened)
 
     def next_inputs(self, history: History) -> bytes | None:
         """The inputs of the stage after those that were opened, None after the last."""
         if len(history) >= len(self.plan):
             return None
-        states = self._replay(history)[1]
+        states = replayed(self, history)[1]
         stage = len(history)
         return self.inputs(stage, [states[query][step] for query, step in self.plan[stage].steps.items()])
-
-    def _replay(self, history: History) -> tuple[dict[int, list[list[Noisy]]], dict[int, list[State | None]]]:
-        """Sums by query and step, and the state of every step that can be known."""
-        sums: dict[int, list[list[Noisy]]] = {at: [] for at in range(len(self.study.queries))}
-        states: dict[int, list[State | None]] = {at: [None] for at in sums}
-        for at, opened in enumerate(history):
-            if opened.stage != at:
-                raise Misuse(f"stage {opened.stage} was kept in the place of stage {at}")
-            for query in self.queries_at(at):
-                sums[query].append([])
-            for part, noisy in self.noisy(opened):
-                sums[part.query][-1].append(noisy)
-            for query, step in self.plan[at].steps.items():
-                asked = self.study.queries[query].asked
-                if step + 1 < asked.stages(self.view):
-                    state = asked.decide(self.view, step, sums[query][step], states[query][step])
-                    states[query].append(_state(_text(state)))
-        return sums, states
 
     def decode(
         self,
@@ -442,76 +404,11 @@ class StudyQuestion(Question):
         Raises:
             Misuse: a stage is missing.
         """
-        if len(history) != len(self.plan):
-            raise Misuse(f"{len(history)} of {len(self.plan)} stages were opened; a study is decoded after the last")
-        sums, states = self._replay(history)
-        seed = np.frombuffer(hashlib.sha256(self.id + history.encode()).digest(), dtype=np.uint32)
-        answers = {}
-        for at, name in enumerate(self.study.names):
-            survivors = min(opened.survivors for opened in history if at in self.queries_at(opened.stage))
-            context = Context(
-                confidence=self.study.confidence,
-                interval=self.study.interval,
-                min_cell_count=min_cell_count,
-                survivors=survivors,
-                records=self.schema.records,
-                rng=np.random.default_rng([*map(int, seed), at]),
-                draws=draws,
-            )
-            answers[name] = self._answer(at, sums[at], states[at], context)
-        survivors_of = tuple(opened.survivors for opened in history)
-        return StudyResult(self.study, answers, self.privacy(charged), survivors_of)
-
-    def _answer(self, at: int, sums: list[list[Noisy]], states: list[State | None], context: Context) -> Answer:
-        query = self.study.queries[at]
-        axes = query.axes(self.view)
-        labels = [axis.labels(self.view) for axis in axes]
-        parts = []
-        for place in product(*(range(len(one)) for one in labels)):
-            here = [[Noisy(one.values[place], one.sd) for one in step] if axes else step for step in sums]
-            answer = query.asked.decode(self.view, here, states, context)
-            cells = zip(axes, labels, place, strict=True)
-            parts.append(({axis.names()[0]: names[cell] for axis, names, cell in cells}, answer))
-        found = Answer.grouped(query.words(), parts) if axes else parts[0][1]
-        return _finished(found, query.words(), query.asked.name, context)
+        return decoded(self, history, min_cell_count, charged, draws)
 
     def privacy(self, charged: int | Sequence[int] | None = None) -> PrivacyReport:
         """What was, or will be, spent; see :meth:`decode` for ``charged``."""
-        counts = self._counts(charged)
-        if not self.releases or self.delta is None:
-            return PrivacyReport(None, None, 0.0, str(self.setting.unit), "none", None, sum(counts), self.epsilon)
-        total, worst = Cost(0), Cost(0)
-        for stage, times in enumerate(counts):
-            cost = self.cost_at(stage)
-            total = total + times * cost
-            worst = worst + times * Cost(Fraction(self.releases[stage].fallback_mu) ** 2, cost.delta)
-        shared = any(release.trust is Trust.DISTRIBUTED for release in self.releases)
-        return PrivacyReport(
-            epsilon=epsilon_of_cost(total, self.delta),
-            delta=self.delta,
-            mu2=float(total.mu2),
-            unit=str(self.setting.unit),
-            trust=str(Trust.DISTRIBUTED if shared else Trust.LOCAL),
-            fallback_epsilon=epsilon_of_cost(worst, self.delta),
-            uploads=sum(counts),
-            planned_epsilon=self.epsilon,
-        )
-
-    def _counts(self, charged: int | Sequence[int] | None) -> list[int]:
-        stages = len(self.plan)
-        if charged is None:
-            return [1] * stages
-        if not isinstance(charged, int):
-            counts = [int(one) for one in charged]
-            if len(counts) != stages or min(counts) < 0:
-                raise Misuse(f"charged needs one number for each of {stages} stages")
-            return counts
-        if charged < stages:
-            raise Misuse(f"{charged} uploads cannot have opened {stages} stages")
-        counts = [1] * stages
-        dearest = max(range(stages), key=lambda stage: self.cost_at(stage).mu2)
-        counts[dearest] += charged - stages
-        return counts
+        return privacy_of(self, charged)
 
     def begin(self, stage: runs.Stage, setting: runs.Setting, observer: runs.Observer | None = None) -> StudyRun:
         """A run over sites that are ready, from its beginning."""
@@ -530,48 +427,3 @@ class StudyQuestion(Question):
             f"StudyQuestion({self.study.name!r}: {len(self.study.queries)} queries in {self.stages} stage(s), "
             f"{self.sites} sites, {cost}, per {self.setting.unit}, trust {self.setting.trust})"
         )
-
-
-def _finished(answer: Answer, title: str, statistic: str, context: Context) -> Answer:
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(
-        answer,
-        title=title,
-        statistic=statistic,
-        confidence=context.confidence,
-        interval=context.interval,
-        sites=context.survivors,
-        records=context.records,
-    )
-
-
-def _text(state: State | None) -> str | None:
-    """A state as canonical JSON; raises Misuse for what is no plain value."""
-    if state is None:
-        return None
-    try:
-        return json.dumps(state, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-    except (TypeError, ValueError):
-        raise Misuse("a statistic decided on something that is no finite plain value") from None
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError
-
-
-def _state(text: object) -> State | None:
-    """Read a state; raises Malformed unless it is canonical."""
-    if text is None:
-        return None
-    try:
-        value: Any = json.loads(text) if isinstance(text, str) and len(text) <= MAX_STATE else None
-        canonical = isinstance(value, dict) and _text(value) == text
-    except (ValueError, RecursionError, Misuse):
-        canonical = False
-    if not canonical:
-        raise Malformed("the state of a query is not canonical JSON")
-    state: State = value
-    return state
