@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Category", "Class", "Column", "Numeric", "Schema", "Text"]
 
+_OTHERS = "{classes: [no, yes]} or {max_length: 8}"
+_KNOWLEDGE = "write what is public knowledge about the column, never what is read off the rows"
 Class: TypeAlias = bool | int | str
 
 
@@ -159,6 +161,13 @@ class Schema(Declared):
     subject: str | None = None
     max_rows: Annotated[int, Field(ge=1, le=10_000)] = 1
 
+    @field_validator("records", mode="before")
+    @classmethod
+    def _filled_in(cls, records: Any) -> Any:
+        if records is None:
+            raise ValueError("not filled in yet; write a rough public number of records over all sites together")
+        return records
+
     @field_validator("columns", mode="before")
     @classmethod
     def _built(cls, columns: Any) -> Any:
@@ -269,8 +278,12 @@ class Schema(Declared):
 
 def _column(item: Any) -> Column:
     if not isinstance(item, Mapping):
-        raise Misuse("must be a mapping; write {lower: 0, upper: 110}, {classes: [no, yes]} or {max_length: 8}")
+        raise Misuse(f"must be a mapping; write {{lower: 0, upper: 110}}, {_OTHERS}")
     fields = dict(item)
+    if empty := [str(name) for name, value in fields.items() if value is None or (name == "classes" and not value)]:
+        raise Misuse(f"{' and '.join(empty)} not filled in yet; {_KNOWLEDGE}")
+    if not {"classes", "max_length"} & set(fields) and not {"lower", "upper"} <= set(fields):
+        raise Misuse(f"has no bounds; write {{lower: 0, upper: 110}}, {_OTHERS}")
     if "classes" in fields:
         return Category(**fields)
     return Text(**fields) if "max_length" in fields or fields.get("kind") == "text" else Numeric(**fields)
