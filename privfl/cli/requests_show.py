@@ -108,7 +108,7 @@ class Shown:
     # -- cost ----------------------------------------------------------------------------------------
 
     def cost(self) -> Cost | None:
-        """Of the whole question by the policy in force; None where it has no finite cost."""
+        """Of the whole question, nothing repeated, by the policy in force; None where it has no finite cost."""
         limits, total = self.ledger.limits, ZERO_COST
         if limits is None:
             return None
@@ -118,6 +118,11 @@ class Shown:
         except Refused:
             return None
         return total
+
+    def _tries(self) -> int:
+        """How often each upload may be made under one approval."""
+        times = sum(price.times for price in self.question.prices())
+        return -(-self.question.uploads // times) if times else 1
 
     def _charge(self, costs: Mapping[Unit, Cost], trust: Trust | None) -> Charge:
         return Charge(bytes(32), self.question.purpose, self.request.analyst, costs, trust, self.question.title)
@@ -178,6 +183,7 @@ class Shown:
                 dict(zip(("name", "length", "sensitivity", "noise"), one, strict=True)) for one in self._blocks()
             ],
             "explanation": list(self._explained()),
+            "tries": self._tries(),
             "epsilon_left": before,
             "epsilon_left_after": after,
             "decisions": [
@@ -217,7 +223,7 @@ class Shown:
         return [asked.sum_at(stage) for stage in range(asked.stages)] if hasattr(asked, "sum_at") else []
 
     def _blocks(self) -> list[tuple[str, int, float, float]]:
-        """Name, length, sensitivity and noise of every stretch of what would leave, in integer units."""
+        """Name, length, sensitivity and noise of every stretch of what would leave, in the integers that are summed."""
         found = []
         for one in self._sums():
             for block in one.release.blocks if one.release is not None else ():
@@ -229,7 +235,7 @@ class Shown:
         sizes = " and ".join(str(one.length) for one in sums) or "as many as said above"
         yield f"  leaves this site, whatever its rows are: masked vectors of {sizes} numbers"
         yield f"  how often: up to {uploads} time(s), repeated tries included"
-        for name, size, delta, sigma in self._blocks():
+        for name, size, delta, sigma in () if hasattr(self.question, "explain") else self._blocks():
             yield f"    {name}: {size} numbers, sensitivity {delta:.4g}, noise {sigma:.4g} in the opened sum"
 
     def _costs(self) -> Iterator[str]:
@@ -240,7 +246,11 @@ class Shown:
         assert limits.budget is not None
         at = f"at delta {limits.budget.delta:g} per {limits.unit}"
         before, after = self.left()
-        yield f"  cost: epsilon {_figure(self.epsilon())} {at}, all uploads together"
+        yield f"  cost: epsilon {_figure(self.epsilon())} {at}, all of it together"
+        cost, tries = self.cost(), self._tries()
+        if tries > 1 and cost is not None:
+            most = _figure(_epsilon(tries * cost, limits.budget.delta))
+            yield f"  at most epsilon {most} if every upload has to be repeated as often as the approval allows"
         if after is None:
             yield f"  the ledger has epsilon {_figure(before)} left: it does not fit, and is refused when that is gone"
         else:

@@ -14,12 +14,15 @@ import pytest
 from privfl.budget.ledger_check import read_ledger
 from privfl.budget.ledger_entries import Entry, Kind
 from privfl.cli import requests as commands_of_requests
+from privfl.clock import SystemClock
 from privfl.learn import Task
 from privfl.runtime.coordinator_process import Pace
+from privfl.runtime.jobs import submit
 from privfl.runtime.status import CoordinatorStatus, SiteStatus, read_status
 from tests.cli.support import Ran
 from tests.processes.commands import Commands
 from tests.runtime.realm import Realm, realm
+from tests.runtime.support import SCHEMA
 
 PACE = Pace(gather=10_000, patience=10_000, grace=200, approval=30_000)
 OUTSIDE = "outside the guarantee"
@@ -134,6 +137,16 @@ def test_the_wait_has_a_limit(asking: Realm) -> None:
     assert "not answered by the operator of" in state.error
 
 
+def test_train_waits_as_long_as_it_is_told(asking: Realm, commands: Commands) -> None:
+    """`privfl train --wait`: exit code 6, nothing charged; detached it is only queued."""
+    asking.start_sites()
+    hub, task = asking.trial.coordinator, asking.task(rounds=2)
+    ran = commands.run("train", task, "--coordinator", hub, "--wait", "1", "--grace", "0.2")
+    ran.failed(6, "0 of 3 sites that are needed have approved", "Nothing was spent")
+    assert not any(entries(home, Kind.RESERVE) for home in asking.trial.sites.values())
+    assert commands.run("train", task, "--coordinator", hub, "--detach").code == 0
+
+
 def test_a_detached_job_waits_and_lets_others_go_first(
     asking: Realm, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +194,43 @@ def test_a_decision_survives_a_kill_before_its_note(asking: Realm, commands: Com
         asking.wait("north")
         (note,) = entries(home, Kind.NOTE)
         assert "decision 1" in note.what
+
+
+def study_of(where: str) -> Any:
+    """A job that asks for one covariance under a filter."""
+    from privfl_analytics.jobs import RunSettings, asked_of
+    from privfl_analytics.query import Query
+    from privfl_analytics.study import Study
+
+    study = Study("pre-training", [Query.parse(f"covariance dose, age where {where}")], description="is age a proxy?")
+    return asked_of(study, SCHEMA, RunSettings(epsilon=0.5, delta=1e-6))
+
+
+def test_a_study_with_one_changed_filter_waits_for_its_own_yes(tmp_path: Path, commands: Commands) -> None:
+    """The first study is approved and done; the same with another age is another request, and fails unapproved."""
+    policy = {"approval": ["analytics"], "shares": {"analytics": 1.0}, "statistics": ["covariance"]}
+    with realm(tmp_path / "realm", 4, policy=policy) as world:
+        homes = world.trial.sites
+        first = submit(world.trial.coordinator, study_of("age > 40"), SystemClock().now(), kind="study")
+        world.start_sites()
+        world.start_coordinator(PACE)
+        asked(world)
+        for home in homes.values():
+            name = only(commands, home)
+            shown = commands.run("site", "show", home, name).out
+            for words in ("is age a proxy?", "age > 40", "columns read: dose, age", "at most epsilon", "after it"):
+                assert words in shown, shown
+            decide(commands, home, "approve")
+        assert world.finished(first).state == "done"
+        world.wait("coordinator")
+        charged = {name: len(entries(home, Kind.RESERVE)) for name, home in homes.items()}
+        second = submit(world.trial.coordinator, study_of("age > 41"), SystemClock().now(), kind="study")
+        world.start_coordinator(Pace(gather=10_000, patience=10_000, grace=200, approval=1000))
+        assert world.finished(second).exit_code == 6
+        assert charged == {name: len(entries(home, Kind.RESERVE)) for name, home in homes.items()}
+        for home in homes.values():
+            states = sorted(one["state"] for one in listed(commands, home))
+            assert states == ["approved", "pending"]
 
 
 def with_preview() -> None:
