@@ -18,6 +18,7 @@ from privfl_analytics.statistics.glm import Poisson as Poisson
 from privfl_analytics.statistics.histograms import Histogram as Histogram
 from privfl_analytics.statistics.histograms import Values as Values
 from privfl_analytics.statistics.log_rank import LogRank as LogRank
+from privfl_analytics.statistics.marginals import Marginals as Marginals
 from privfl_analytics.statistics.moments import Mean as Mean
 from privfl_analytics.statistics.moments import Sd as Sd
 from privfl_analytics.statistics.moments import Sum as Sum
