@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -56,10 +57,12 @@ def made(name: Any, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> S
             if field in given:
                 raise Misuse(f"{name}: {field} is given twice")
             given[field] = value
-    lifted = {
-        field: _lifted(value, kind.model_fields[field].annotation) if field in kind.model_fields else value
-        for field, value in given.items()
-    }
+    odd = next((field for field in given if field not in fields), None)
+    if odd is not None:
+        near = get_close_matches(str(odd), fields, 1)
+        there = f"there are {', '.join(fields)}" if fields else "it has none"
+        raise Misuse(f"{name}: {odd}: there is no such field; {f'did you mean {near[0]}?' if near else there}")
+    lifted = {field: _lifted(value, kind.model_fields[field].annotation) for field, value in given.items()}
     try:
         return kind(**lifted)
     except Misuse as error:
@@ -79,12 +82,7 @@ def column_of(axis: Any) -> str:
 
 
 def _is_union(annotation: Any) -> bool:
-    import types  # noqa: PLC0415
-
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return True
-    return origin in (typing.Union, types.UnionType)
+    return typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType)
 
 
 def _mentions(annotation: Any, kind: type) -> bool:

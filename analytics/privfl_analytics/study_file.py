@@ -82,7 +82,10 @@ class _Reader:
             return make(*arguments, **fields)
         except Misuse as error:
             text = str(error)
-            places = {key: re.search(rf"(?:^|[ :]){re.escape(key)}[:.]", text) for key in self.lined.keys_under(place)}
+            places = {
+                key: re.search(rf"(?:^|[ :]){re.escape(key)}(?:[:.]| is )", text)
+                for key in self.lined.keys_under(place)
+            }
             named = [(match.start(), key) for key, match in places.items() if match]
             self.complain((*place, max(named)[1]) if named else place, text)
             return None
@@ -101,10 +104,11 @@ class _Reader:
         items = self._list("queries")
         if not items and not any(one.place == ("queries",) for one in self.found):
             self.complain(("queries",), "a study asks at least one query; write them as a list under 'queries:'")
-        queries = [one for at, item in enumerate(items) if (one := self.query(at, item)) is not None]
+        found = {at: one for at, item in enumerate(items) if (one := self.query(at, item)) is not None}
+        self.twice(found)
         if not self.found:
             given = {key: fields[key] for key in ("description", "purpose", "confidence", "interval") if key in fields}
-            study = self.attempt((), Study, name, tuple(queries), tuple(scores), **given)
+            study = self.attempt((), Study, name, tuple(found.values()), tuple(scores), **given)
             if study is not None and self.schema is not None:
                 self.hold(study, self.schema)
             if not self.found:
@@ -156,6 +160,14 @@ class _Reader:
         if len(self.found) > before or statistic is None:
             return None
         return query.asking(statistic)
+
+    def twice(self, found: Mapping[int, Query]) -> None:
+        """Complain of names that two queries were given."""
+        first: dict[str, int] = {}
+        for at, query in found.items():
+            if query.name and first.setdefault(query.name, at) != at:
+                text = f"query {first[query.name] + 1} is named {query.name!r} already; give each its own name"
+                self.complain(("queries", at, "name"), text)
 
     def statistic(self, place: Place, item: Mapping[str, Any]) -> Any:
         known = names_of_statistics()
