@@ -40,7 +40,7 @@ def pre_training_study() -> Study:
 study: pre-training
 description: Is the cohort of admissions fit for a model of readmission?
 queries:
-  - {statistic: count, name: patients, by: [ward]}
+  - {count: rows, name: patients, by: [ward]}
   - {missing: hba1c, name: missing HbA1c}
   - {mean: age, name: mean age, by: [sex]}
   - {sd: bmi, name: spread of BMI}
@@ -48,7 +48,7 @@ queries:
   - {quantiles: systolic, name: blood pressure}
   - {values: readmitted, name: label balance}
   - {correlation: [age, bmi, systolic], name: related}
-  - {survival: months, event: event, positive: true, bins: 18, by: [treatment], name: time to event}
+  - {survival: months, event: event, bins: 18, by: [treatment], name: time to event}
   - {roc: risk, label: readmitted, positive: true, name: the consortium's old score}
 """
     return replace(Study.from_yaml(text), scores=(RISK,))
@@ -83,7 +83,7 @@ def known_truths(frames: Mapping[str, pd.DataFrame]) -> list[Known]:
         Known("missing HbA1c", "missing", {}, float(pooled["hba1c"].isna().sum())),
         Known("mean age", "mean", {"sex": "f"}, float(pooled.loc[pooled["sex"] == "f", "age"].mean())),
         Known("spread of BMI", "sd", {}, float(pooled["bmi"].std())),
-        Known("related", "correlation", {"row": "age", "column": "systolic"}, float(related.loc["age", "systolic"])),
+        Known("related", "correlation", {"column": "age", "other": "systolic"}, float(related.loc["age", "systolic"])),
         Known(
             "the consortium's old score", "auc", {}, float(roc_auc_score(whole["readmitted"], 1 / (1 + np.exp(-logit))))
         ),

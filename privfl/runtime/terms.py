@@ -190,6 +190,8 @@ def proposal_of(
         round=a.round,
         attempt=a.attempt,
         statistics=question.statistics,
+        schema_digest=question.schema.digest,
+        costs=question.costs(inputs),
     )
 
 
