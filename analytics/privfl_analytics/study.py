@@ -78,7 +78,7 @@ class Study:
 
     def _check_numbers(self) -> None:
         if self.purpose not in (Purpose.ANALYTICS, Purpose.MONITORING):
-            raise Misuse(f"purpose is {self.purpose!r}; a study is for analytics or monitoring")
+            raise Misuse(f"purpose is {self.purpose!r}; choose analytics or monitoring")
         object.__setattr__(self, "purpose", Purpose(self.purpose))
         if self.interval not in ("rows", "population"):
             raise Misuse(f"interval is {self.interval!r}; choose rows or population")

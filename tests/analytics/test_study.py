@@ -1,4 +1,4 @@
-"""Studies: files with the line of every complaint, what is refused before anything is spent, and plans within budget."""
+"""Studies: files with the line of every complaint, what is refused before anything is spent, plans within budget."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ queries:
         (2, "study: x\nconfidence:\nqueries: [count]", "has no value"),
         (3, "study: x\nqueries:\n- mean: no", "is read as false or true"),
         (2, "study: x\nconfidence: 95\nqueries: [count]", "confidence is 95"),
-        (2, "study: x\npurpose: training\nqueries: [count]", "analytics or monitoring"),
+        (2, "study: x\npurpose: training\nqueries: [count]", "choose analytics or monitoring"),
         (2, "study: x\nqueries: [" + "[" * 20 + "]" * 20 + "]", "nests deeper"),
         (1, "- study", "must be a list of fields"),
     ],
