@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -49,9 +49,6 @@ class Limit(Declared):
         if self.warn > self.alert:
             raise ValueError(f"warn {self.warn:g} is above alert {self.alert:g}; exchange them")
         return self
-
-
-_Limits = Mapping[str, Limit | None]
 
 
 class Thresholds(Declared):
@@ -117,13 +114,15 @@ class Thresholds(Declared):
             raise Misuse(
                 "; ".join(fault.words(name) for fault in error.faults).replace("policy", "threshold")
             ) from None
-        faults = list(document.faults)
+        faults: list[Fault] = []
+        fields = _read(dict(document.fields), faults)
+        found = None
         try:
-            found = cls(**_off(dict(document.fields)))
+            found = cls(**fields)
         except Misuse as error:
-            faults += [_placed(text) for text in str(error).split("; ") if text]
-        if faults:
-            raise Misuse("; ".join(fault.words(name) for fault in document.located(faults[len(document.faults) :])))
+            faults.append(_placed(str(error)))
+        if found is None or faults or document.faults:
+            raise Misuse("; ".join(fault.words(name) for fault in document.located(faults)))
         return found
 
     def to_json(self) -> str:
@@ -131,13 +130,58 @@ class Thresholds(Declared):
         return json.dumps(self.model_dump(mode="json"), indent=2)
 
 
-def _off(fields: Any) -> Any:
-    if isinstance(fields, dict):
-        return {key: _off(value) for key, value in fields.items()}
-    return None if fields == "off" else fields
+def _read(fields: dict[str, Any], faults: list[Fault]) -> dict[str, Any]:
+    """The fields with limits built, each complaint with its place; what cannot be read is left out."""
+    measures = {name for name in MEASURES if name in Thresholds.model_fields}
+    known = {*Thresholds.model_fields}
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name in measures:
+            found |= _limit((name,), value, faults)
+        elif name == "columns" and isinstance(value, dict):
+            found["columns"] = {
+                column: _limits(("columns", column), limits, faults) for column, limits in value.items()
+            }
+        elif name in known:
+            found[name] = value
+        else:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            faults.append(Fault((name,), f"there is no measure or field of this name; {hint}"))
+    return found
 
 
-def _placed(text: str) -> Fault:
-    """The complaint of a model, with the place in front of it as keys."""
-    place, colon, words = text.partition(": ")
-    return Fault(tuple(place.split(".")), words) if colon else Fault((), text)
+def _limits(place: tuple[str, str], value: Any, faults: list[Fault]) -> dict[str, Limit | None]:
+    if not isinstance(value, dict):
+        faults.append(Fault(place, "write the measures of this column below it, such as psi: {warn: 0.1, alert: 0.2}"))
+        return {}
+    found: dict[str, Limit | None] = {}
+    for name, limit in value.items():
+        if name in MEASURES:
+            found |= _limit((*place, name), limit, faults)
+        else:
+            said = f"there is no measure {name!r}; there are {', '.join(sorted(MEASURES))}"
+            faults.append(Fault((*place, name), said))
+    return found
+
+
+def _limit(place: tuple[str, ...], value: Any, faults: list[Fault]) -> dict[str, Limit | None]:
+    """One limit under its name; nothing where it cannot be read."""
+    if value == "off":
+        return {place[-1]: None}
+    if not isinstance(value, dict):
+        faults.append(Fault(place, "write {warn: 0.1, alert: 0.2}, or 'off' in quotes"))
+        return {}
+    try:
+        return {place[-1]: Limit(**value)}
+    except Misuse as error:
+        faults.append(_placed(str(error), place))
+        return {}
+
+
+def _placed(text: str, place: tuple[str, ...] = ()) -> Fault:
+    """The complaint of a model, whose own place is in front of it."""
+    own, colon, words = text.partition(": ")
+    if colon and all(part.isidentifier() for part in own.split(".")):
+        return Fault((*place, *own.split(".")), words)
+    return Fault(place, text)
