@@ -12,6 +12,9 @@ from privfl_analytics.statistics.covariance import Correlation as Correlation
 from privfl_analytics.statistics.covariance import Covariance as Covariance
 from privfl_analytics.statistics.discrimination import PrecisionRecall as PrecisionRecall
 from privfl_analytics.statistics.discrimination import Roc as Roc
+from privfl_analytics.statistics.frequent import FrequentValues as FrequentValues
+from privfl_analytics.statistics.frequent import HeavyHitters as HeavyHitters
+from privfl_analytics.statistics.frequent import TopK as TopK
 from privfl_analytics.statistics.glm import Glm as Glm
 from privfl_analytics.statistics.glm import Logistic as Logistic
 from privfl_analytics.statistics.glm import Poisson as Poisson
