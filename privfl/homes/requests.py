@@ -61,20 +61,24 @@ class RequestBook:
         Raises:
             Refused: the question is too long to be kept. StorageError: the disk does not take it.
         """
-        with contextlib.suppress(Misuse, Theirs):
-            return self.get(request.id)
+        name = request.id.hex()
+        final = self.folder / name
+        if final.is_dir():
+            if (final / _REQUEST).exists():
+                with contextlib.suppress(Unverified):
+                    return self.get(request.id)
+            write_file(final / _REQUEST, request.encode())  # what the id stands for is known; decisions stay
+            return request
         if len(request.question) > MAX_QUESTION or len(request.mandate) > MAX_MANDATE:
             raise Refused(
                 f"a question that needs the operator's yes has at most {MAX_QUESTION} bytes, and this one has "
                 f"{len(request.question)}; ask for less at once"
             )
-        name = request.id.hex()
         with storage(self.folder):
             self.folder.mkdir(mode=0o700, exist_ok=True)
             self._make_room(request.coordinator)
-            staged, final = self.folder / f".{name}.tmp", self.folder / name
-            for stale in (staged, final):  # of a crash, or damaged
-                shutil.rmtree(stale, ignore_errors=True)
+            staged = self.folder / f".{name}.tmp"
+            shutil.rmtree(staged, ignore_errors=True)  # of a crash
             staged.mkdir(mode=0o700)
             write_file(staged / _REQUEST, request.encode())
             os.replace(staged, final)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Protocol
@@ -150,11 +151,16 @@ class Consent:
         self._noted: dict[bytes, Known] = {}
         self._read = 0  # entries of the ledger that were looked at
         self._mark: object = None
+        self._counted: tuple[object, int] = ((), 0)
 
     @property
     def pending(self) -> int:
-        """How many requests wait for the operator."""
-        return self.book.pending() if self.purposes else 0
+        """How many requests wait for the operator; the last count where the folder cannot be read."""
+        with suppress(Misuse):
+            mark = self.book.mark() if self.purposes else ()
+            if mark != self._counted[0]:
+                self._counted = mark, self.book.pending()
+        return self._counted[1]
 
     def settle(self, now: int) -> int:
         """Note every decision that the ledger does not know yet; returns how many there were.
@@ -231,7 +237,10 @@ class Consent:
             return Standing(request)
         for one in standing.decisions:
             if one.number > known[0]:
-                self._ledger.note(note_of(one), now, request.id)
+                try:
+                    self._ledger.note(note_of(one), now, request.id)
+                except Theirs as error:  # this site's own ledger does not verify: no peer may read why
+                    raise StorageError(f"{error}. This site stops; nothing was charged or sent") from None
                 self._noted[request.id] = one.number, one.hash
         return standing
 

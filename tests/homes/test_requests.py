@@ -197,7 +197,11 @@ def test_an_altered_request_is_not_shown_and_not_served(book: RequestBook) -> No
     (place(book, one) / "request").write_bytes(b"rubbish")
     with pytest.raises(Theirs, match="damaged"):
         book.find(one.id.hex())
+    book.decide(KEY, one, Answer.REFUSE, 1)
     assert book.record(one).question == one.question, "asked again, it is written again"
+    assert book.standing(one).state is State.REFUSED, "and what was decided stays"
+    (place(book, one) / "request").unlink()
+    assert book.record(one).question == one.question
     assert len(book.all()) == 2
 
 
