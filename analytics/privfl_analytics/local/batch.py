@@ -5,17 +5,31 @@ Every function here looks at one row at a time; what several constructions share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from privfl.tasks import Category, Numeric
-from privfl_analytics.constructions import VALUE_BITS, Axis, Bins, Classes, Is, Linear, Meets, Prefixes, Presence
+from privfl_analytics.constructions import (
+    VALUE_BITS,
+    Axis,
+    Bins,
+    Classes,
+    Is,
+    Linear,
+    Meets,
+    One,
+    Prefixes,
+    Presence,
+    Square,
+    SquaredError,
+    Term,
+)
 from privfl_analytics.view import Score, View
 
-__all__ = ["UNIT", "Batch", "Floats", "Ints", "score_of"]
+__all__ = ["UNIT", "Batch", "Cells", "Floats", "Ints", "Terms", "score_of"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -25,6 +39,8 @@ T = TypeVar("T")
 UNIT = 1 << VALUE_BITS
 #: How near to an edge, in bins, the bin is looked up instead of computed.
 _NEAR = 2.0**-20
+#: Below it, dividing by a power of two could round.
+_NORMAL = 2.0**-900
 
 
 def score_of(score: Score, values: Callable[[str], Floats]) -> Floats:
@@ -46,119 +62,75 @@ class Batch:
     Args:
         view: what is declared.
         rows: how many.
-        columns: declared name → float64 with NaN for missing (not clamped), or codes; axes that SQL computed under
-            the axis itself.
+        columns: declared name → float64 with NaN for missing (not clamped), codes, or for text 1 where it is missing;
+            axes that SQL computed under the axis itself.
     """
+
+    __slots__ = ("_columns", "_kept", "rows", "view")
 
     def __init__(self, view: View, rows: int, columns: Mapping[object, npt.NDArray[Any]]) -> None:
         self.view, self.rows, self._columns = view, rows, columns
         self._kept: dict[object, Any] = {}
-        self._scores = {one.name: one for one in view.scores}
 
     def where(self, mask: npt.NDArray[np.bool_]) -> Batch:
         """The rows of a mask; columns are copied when they are asked for."""
         return Batch(self.view, int(np.count_nonzero(mask)), _Selected(self._columns, mask))
 
-    def kept(self, key: object, make: Callable[[], T]) -> T:
-        """What ``make`` returns, computed once for this batch."""
+    def complete(self, names: tuple[str, ...]) -> Batch:
+        """The rows that have every one of some columns (of a category, a declared class)."""
+        key = ("complete", names)
         if key not in self._kept:
-            self._kept[key] = make()
-        found: T = self._kept[key]
+            masks = [mask for name in names if (mask := self._has(name)) is not None]
+            self._kept[key] = self.where(np.logical_and.reduce(masks)) if masks else self
+        found: Batch = self._kept[key]
         return found
 
-    def raw(self, name: str) -> npt.NDArray[Any]:
+    def _has(self, name: str) -> npt.NDArray[np.bool_] | None:
+        """Rows that have a value; None for all of them."""
+        key = ("has", name)
+        if key not in self._kept:
+            column = self.view.columns[name]
+            if isinstance(column, Category):
+                mask = self._columns[name] < len(column.classes)
+            else:
+                value = self.number(name)
+                mask = value == value  # noqa: PLR0124 - NaN alone differs from itself
+            self._kept[key] = None if mask.all() else mask
+        found: npt.NDArray[np.bool_] | None = self._kept[key]
+        return found
+
+    def column(self, key: object) -> npt.NDArray[Any]:
         """A column as it was read."""
-        return self._columns[name]
+        return self._columns[key]
 
     def number(self, name: str) -> Floats:
         """A number or score, clamped to its bounds; NaN where missing."""
-        return self.kept(("number", name), lambda: self._number(name))
+        if name not in self._kept:
+            self._kept[name] = self._number(name)
+        found: Floats = self._kept[name]
+        return found
 
     def _number(self, name: str) -> Floats:
-        if name in self._scores:
-            return np.broadcast_to(score_of(self._scores[name], self.number), (self.rows,))
-        column = self.view.numeric(name)
-        return np.clip(self._columns[name], column.lower, column.upper)
+        column = self.view.schema.columns.get(name)
+        if isinstance(column, Numeric):
+            return np.clip(self._columns[name], column.lower, column.upper)
+        score = next(one for one in self.view.scores if one.name == name)
+        return np.broadcast_to(score_of(score, self.number), (self.rows,))
 
-    def present(self, names: Sequence[str]) -> npt.NDArray[np.bool_] | None:
-        """Rows that have every one of some columns (a category's class declared); None for all of them."""
-        key = ("present", *dict.fromkeys(names))
-        return self.kept(key, lambda: self._present(tuple(dict.fromkeys(names))))
-
-    def _present(self, names: tuple[str, ...]) -> npt.NDArray[np.bool_] | None:
-        found: npt.NDArray[np.bool_] | None = None
-        for name in names:
-            column = self.view.column(name)
-            if isinstance(column, Category):
-                one = self._columns[name] < len(column.classes)
-            else:
-                value = self.number(name)
-                one = value == value  # noqa: PLR0124 - NaN alone differs from itself
-            found = one if found is None else found & one
-        return None if found is None or found.all() else found
-
-    def units(self, column: Linear) -> Floats:
-        """t of a linear term in units of 2^-VALUE_BITS: float64 that holds integers, NaN where missing."""
-        center, half = column.frame(self.view)
-        return self.kept(("units", column.column, center, half), lambda: self._units(column.column, center, half))
-
-    def _units(self, name: str, center: float, half: float) -> Floats:
-        out = self.number(name) - center
-        with np.errstate(over="ignore"):
-            out /= half
-            out *= UNIT
-        np.rint(out, out=out)
-        return np.clip(out, -UNIT, UNIT, out=out)
-
-    def indicator(self, term: Is) -> Floats:
-        """UNIT where the category is the class, 0 elsewhere; NaN where missing or undeclared."""
-        classes = self.view.category(term.column).classes
-        table = np.full(len(classes) + 2, np.nan)
-        table[: len(classes)] = [UNIT * (item == term.value) for item in classes]
-        return table[self._columns[term.column]]
-
-    def cells(self, axis: Axis) -> Whole:
-        """The cell of each row, of any signed integer type."""
-        match axis:
-            case Classes():
-                return self._columns[axis.column]
-            case Bins():
-                return self.kept(axis, lambda: self._bins(axis))
-            case Presence():
-                return self.kept(axis, lambda: self._missing(axis.column).view(np.int8))
-            case Meets() | Prefixes():
-                return self._columns[axis]
-
-    def _missing(self, name: str) -> npt.NDArray[np.bool_]:
-        column = self.view.column(name)
+    def missing(self, name: str) -> npt.NDArray[np.bool_]:
+        """Rows in which the value is missing; an undeclared class is not."""
+        column = self.view.columns[name]
         if isinstance(column, Category):
             return np.asarray(self._columns[name] == len(column.classes) + 1)
         if isinstance(column, Numeric):
             return np.isnan(self.number(name))
-        return np.asarray(self._columns[name] != 0)  # text is read as one flag
+        return np.asarray(self._columns[name] != 0)
 
-    def place(self, axes: Sequence[Axis]) -> tuple[Whole, int]:
-        """(flat cell of several axes, how many there are)."""
-        flat: Whole | None = None
-        size = 1
-        for axis in axes:
-            cells, count = self.cells(axis), len(axis.labels(self.view))
-            flat = cells if flat is None else flat * np.int64(count) + cells
-            size *= count
-        return (np.zeros(self.rows, dtype=np.int64) if flat is None else flat), size
-
-    def _bins(self, axis: Bins) -> Whole:
-        edges, value = _edges(axis), self.number(axis.column)
-        bins = len(axis.edges) - 1
-        inverse = _even(edges)
-        if inverse is None:
-            found = np.minimum(np.searchsorted(edges, value, side="right") - 1, bins - 1)
-        else:
-            found = _computed(edges, inverse, value)
-        column = self.view.numeric(axis.column)
-        if edges[0] > column.lower or edges[-1] < column.upper:
-            found[(value < edges[0]) | (value > edges[-1])] = bins
-        found[np.isnan(value)] = bins + 1
+    def kept(self, key: object, make: Callable[[Batch], T]) -> T:
+        """What ``make`` returns for this batch, computed once."""
+        if key not in self._kept:
+            self._kept[key] = make(self)
+        found: T = self._kept[key]
         return found
 
 
@@ -181,8 +153,72 @@ class _Selected(Mapping[object, npt.NDArray[Any]]):
         return len(self._columns)
 
 
-def _edges(axis: Bins) -> Floats:
-    return np.array(axis.edges, dtype=np.float64)
+class Cells:
+    """The cell of an axis that each row is in, of any signed integer type; prepared once for a study."""
+
+    def __init__(self, view: View, axis: Axis) -> None:
+        self.axis, self.size = axis, len(axis.labels(view))
+        if isinstance(axis, Bins):
+            column = view.numeric(axis.column)
+            self._edges = np.array(axis.edges, dtype=np.float64)
+            self._inverse = _even(self._edges)
+            self._beyond = self._edges[0] > column.lower or self._edges[-1] < column.upper
+
+    def of(self, batch: Batch) -> Whole:
+        """The cells of a batch's rows."""
+        axis = self.axis
+        if isinstance(axis, Classes):
+            return batch.column(axis.column)
+        if isinstance(axis, Meets | Prefixes):
+            return batch.column(axis)
+        return batch.kept(self, self._bins if isinstance(axis, Bins) else self._presence)
+
+    def counts(self, batch: Batch) -> Ints:
+        """How many rows of a batch are in each cell."""
+        axis = self.axis
+        if isinstance(axis, Presence):
+            missing = int(np.count_nonzero(batch.missing(axis.column)))
+            return np.array([batch.rows - missing, missing])
+        if not isinstance(axis, Bins):
+            return np.bincount(self.of(batch), minlength=self.size)
+        rows = batch.complete((axis.column,))
+        found = np.bincount(self.of(rows), minlength=self.size)
+        found[-1] = batch.rows - rows.rows
+        return found
+
+    def _presence(self, batch: Batch) -> Whole:
+        return batch.missing(self.axis.column).view(np.int8)  # type: ignore[union-attr]
+
+    def _bins(self, batch: Batch) -> Whole:
+        value, bins = batch.number(self.axis.column), self.size - 2  # type: ignore[union-attr]
+        missing = np.isnan(value)
+        some = bool(missing.any())
+        filled = np.where(missing, self._edges[0], value) if some else value
+        if self._beyond:
+            outside = (filled < self._edges[0]) | (filled > self._edges[-1])
+            filled = np.where(outside, self._edges[0], filled)
+        if self._inverse is None:
+            found = np.searchsorted(self._edges, filled, side="right") - 1
+        else:
+            found = self._computed(filled)
+        np.minimum(found, bins - 1, out=found)
+        if self._beyond:
+            found[outside] = bins
+        if some:
+            found[missing] = bins + 1
+        return found
+
+    def _computed(self, value: Floats) -> Whole:
+        """Bins by arithmetic, looked up where rounding could matter."""
+        at = value - self._edges[0]
+        at *= self._inverse
+        found = at.astype(np.int64)
+        at -= np.rint(at)
+        np.abs(at, out=at)
+        if at.min(initial=1.0) < _NEAR:
+            near = np.flatnonzero(at < _NEAR)
+            found[near] = np.searchsorted(self._edges, value[near], side="right") - 1
+        return found
 
 
 def _even(edges: Floats) -> float | None:
@@ -194,17 +230,60 @@ def _even(edges: Floats) -> float | None:
     return inverse if np.isfinite(inverse) and inverse > 0 and bins < 1 << 16 and even.all() else None
 
 
-def _computed(edges: Floats, inverse: float, value: Floats) -> Whole:
-    """Bins by arithmetic, looked up where rounding could matter; anything where the value is in none of them."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        at = (value - edges[0]) * inverse
-        inside = (at >= 0) & (at < len(edges) - 1)
-        if not inside.all():
-            at[~inside] = 0.0
-        found = at.astype(np.int64)
-        at -= np.rint(at)
-    np.abs(at, out=at)
-    near = np.flatnonzero((at < _NEAR) | ~inside)
-    if near.size:
-        found[near] = np.minimum(np.searchsorted(edges, value[near], side="right") - 1, len(edges) - 2)
-    return found
+class Terms:
+    """A term's integers, in units of 2^-VALUE_BITS, for rows that have its columns: float64 that holds integers."""
+
+    def __init__(self, view: View, term: Term) -> None:
+        self.term = term
+        if isinstance(term, Linear):
+            column = view.numeric(term.column)
+            center, half = term.frame(view)
+            self._frame = (center, half)
+            # The same quotient as (x - center)/half·2^VALUE_BITS: powers of two do not round.
+            self._step = half / UNIT
+            with np.errstate(over="ignore"):
+                self._clips = bool(max(column.upper - center, center - column.lower) > half) or self._step < _NORMAL
+
+    def of(self, batch: Batch) -> Floats | None:
+        """The units of each row; None for 1 everywhere."""
+        term = self.term
+        match term:
+            case One():
+                return None
+            case Square():
+                return batch.kept(("square", term.column, self._frame), self._square)
+            case Linear():
+                return batch.kept(("linear", term.column, self._frame), self._linear)
+            case Is():
+                return _indicator(batch, term)
+            case SquaredError():
+                gap = np.rint(batch.number(term.column) * UNIT) - _indicator(batch, term.label)
+                return np.floor(gap * gap * 2.0**-VALUE_BITS)
+
+    def _linear(self, batch: Batch) -> Floats:
+        column: str = self.term.column  # type: ignore[union-attr]
+        out = batch.number(column) - self._frame[0]
+        with np.errstate(over="ignore"):
+            if self._step < _NORMAL:
+                out /= self._frame[1]
+                out *= UNIT
+            else:
+                out /= self._step
+        np.rint(out, out=out)
+        return np.clip(out, -UNIT, UNIT, out=out) if self._clips else out
+
+    def _square(self, batch: Batch) -> Floats:
+        column: str = self.term.column  # type: ignore[union-attr]
+        t = batch.kept(("linear", column, self._frame), self._linear)
+        out = t * t
+        out *= 2.0 ** (1 - VALUE_BITS)
+        np.floor(out, out=out)
+        out -= UNIT
+        return out
+
+
+def _indicator(batch: Batch, term: Is) -> Floats:
+    classes = batch.view.category(term.column).classes
+    table = np.full(len(classes) + 2, np.nan)
+    table[: len(classes)] = [UNIT * (item == term.value) for item in classes]
+    return table[batch.column(term.column)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,15 @@ from privfl.errors import Misuse
 from privfl.tasks import SiteData
 from privfl_analytics.constructions import COUNT_SCALE, Distinct, Keys
 from privfl_analytics.local.batch import Batch, Ints
-from privfl_analytics.local.kernels import Kernel, kernel_of
+from privfl_analytics.local.kernels import Kernel, Readers, kernel_of
 from privfl_analytics.local.plan import Asked, Choice, Plan
 from privfl_analytics.local.tables import Table, opened
 from privfl_analytics.view import View
 
 __all__ = ["Asked", "sums"]
 
-#: Rows of one batch: its columns stay in the second-level cache.
-_ROWS = 1 << 15
+#: Rows of one Arrow batch, and of the stretches in which they are worked on, which stay in the cache.
+_FETCHED, _ROWS = 1 << 16, 1 << 14
 _WORKERS = max(1, min(8, os.cpu_count() or 1))
 
 
@@ -62,7 +63,8 @@ def sums(
     report = LocalReport() if report is None else report
     key = int.from_bytes(entropy.draw(8), "little")
     summed = [one for one in asked if not isinstance(one.construction, Distinct)]
-    kernels = [kernel_of(view, one.construction, report) for one in summed]
+    readers = Readers(view, report)
+    kernels = [kernel_of(readers, one.construction) for one in summed]
     plan = Plan(view, asked, rows, key)
     found: dict[int, Ints] = {}
     with opened(data.source, plan.wanted) as table:
@@ -80,27 +82,40 @@ def _stream(table: Table, plan: Plan, kernels: Sequence[Kernel]) -> None:
     groups: dict[Choice, list[Kernel]] = {}
     for one, kernel in zip(plan.asked, kernels, strict=True):
         groups.setdefault(Choice.of(one), []).append(kernel)
-    reader = table.connection.sql(statement).to_arrow_reader(_ROWS)
+    reader = table.connection.sql(statement).to_arrow_reader(_FETCHED)
     waiting: list[Future[None]] = []
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    with _one_blas_thread(), ThreadPoolExecutor(_WORKERS) as pool:
         for batch in reader:
-            if batch.num_rows:
-                waiting.append(pool.submit(_add, plan.view, keys, batch, groups))
-            while len(waiting) > 2 * _WORKERS:
+            waiting.append(pool.submit(_add, plan.view, keys, batch, groups))
+            while len(waiting) > _WORKERS:
                 waiting.pop(0).result()
-        for one_left in waiting:
-            one_left.result()
+        for last in waiting:
+            last.result()
 
 
-def _add(view: View, keys: Sequence[object], batch: pa.RecordBatch, groups: Mapping[Choice, Sequence[Kernel]]) -> None:
-    columns: dict[object, npt.NDArray[Any]] = {key: _array(batch.column(at)) for at, key in enumerate(keys)}
-    whole = Batch(view, batch.num_rows, columns)
-    for choice, kernels in groups.items():
-        mask = columns.get(choice)
-        rows = whole if mask is None or mask.all() else whole.where(mask != 0)
-        if rows.rows:
-            for kernel in kernels:
-                kernel.add(rows)
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Keep BLAS to the thread that calls it: the workers are as many as the cores, and its own would only wait."""
+    try:
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    except ImportError:
+        return nullcontext()
+    found: AbstractContextManager[Any] = threadpool_limits(1, "blas")
+    return found
+
+
+def _add(
+    view: View, keys: Sequence[object], fetched: pa.RecordBatch, groups: Mapping[Choice, Sequence[Kernel]]
+) -> None:
+    arrays = [_array(fetched.column(at)) for at in range(len(keys))]
+    for begin in range(0, fetched.num_rows, _ROWS):
+        columns = {key: array[begin : begin + _ROWS] for key, array in zip(keys, arrays, strict=True)}
+        whole = Batch(view, min(_ROWS, fetched.num_rows - begin), columns)
+        for choice, kernels in groups.items():
+            mask = columns.get(choice)
+            rows = whole if mask is None or mask.all() else whole.where(mask != 0)
+            if rows.rows:
+                for kernel in kernels:
+                    kernel.add(rows)
 
 
 def _array(column: pa.Array) -> npt.NDArray[Any]:

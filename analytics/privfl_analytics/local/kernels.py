@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
@@ -35,37 +36,55 @@ from privfl_analytics.constructions import (
     Tally,
     Term,
 )
-from privfl_analytics.local.batch import UNIT, Batch, Floats, Ints
+from privfl_analytics.local.batch import UNIT, Batch, Cells, Floats, Ints, Terms, Whole
 from privfl_analytics.view import View
 
-__all__ = ["Kernel", "kernel_of"]
+__all__ = ["Kernel", "Readers", "kernel_of"]
 
 _LIMIT = (1 << 63) - 1
 _ONE = 1 << OUTER_BITS
+#: Rows of which all columns of an outer product are in the cache together.
+_BLOCK = 1 << 12
 
 
-def kernel_of(view: View, asked: Construction, report: LocalReport) -> Kernel:
+def kernel_of(readers: Readers, asked: Construction) -> Kernel:
     """The kernel that sums a construction."""
     match asked:
         case Tally():
-            return _Counts(view, asked, report)
+            return _Counts(readers, asked)
         case Sums():
-            return _Terms(view, asked, report)
+            return _Terms(readers, asked)
         case Outer():
-            return _Products(view, asked, report)
+            return _Products(readers, asked)
         case Gradient():
-            return _Gradients(view, asked, report)
+            return _Gradients(readers, asked)
         case _:
             raise Misuse(f"{asked.kind} is no sum over rows")
+
+
+class Readers:
+    """What kernels of one study share: each axis prepared once, and looked at once per batch."""
+
+    def __init__(self, view: View, report: LocalReport) -> None:
+        self.view, self.report, self.lock = view, report, Lock()
+        self._cells: dict[Axis, Cells] = {}
+
+    def cells(self, axis: Axis) -> Cells:
+        """The reader of an axis."""
+        if axis not in self._cells:
+            self._cells[axis] = Cells(self.view, axis)
+        return self._cells[axis]
 
 
 class Kernel:
     """Sums one construction; ``add`` may be called from several threads."""
 
-    def __init__(self, view: View, asked: Construction, report: LocalReport) -> None:
-        self.view, self.asked, self.report, self._lock = view, asked, report, Lock()
-        self.groups = math.prod(len(axis.labels(view)) for axis in asked.by)
-        self.width = math.prod(asked.inner(view))
+    def __init__(self, readers: Readers, asked: Construction) -> None:
+        self.view, self.report, self._lock = readers.view, readers.report, readers.lock
+        self.shape = asked.shape(self.view)
+        self.width = math.prod(asked.inner(self.view))
+        self._by = [readers.cells(axis) for axis in asked.by]
+        self.groups = math.prod(cells.size for cells in self._by)
 
     @abstractmethod
     def add(self, batch: Batch) -> None:
@@ -75,151 +94,134 @@ class Kernel:
     def total(self) -> Ints:
         """The sum so far, of the construction's shape, saturated at ±(2^63 - 1)."""
 
-    def stretches(self, batch: Batch, by: tuple[Axis, ...]) -> list[tuple[int, Batch]]:
+    def stretches(self, batch: Batch) -> list[tuple[int, Batch]]:
         """(group, its rows) for every group that has any."""
-        if not by:
+        if not self._by:
             return [(0, batch)]
-        place, size = batch.place(by)
-        counts = np.bincount(place, minlength=size)
+        place = _place(self._by, batch)
+        counts = np.bincount(place, minlength=self.groups)
         return [(int(group), batch.where(place == group)) for group in np.flatnonzero(counts)]
 
 
-class _Counts(Kernel):
-    asked: Tally
+def _place(axes: Sequence[Cells], batch: Batch) -> Whole:
+    """The flat cell of several axes, at least one."""
+    flat = axes[0].of(batch)
+    for cells in axes[1:]:
+        flat = flat * np.int64(cells.size) + cells.of(batch)
+    return flat
 
-    def __init__(self, view: View, asked: Tally, report: LocalReport) -> None:
-        super().__init__(view, asked, report)
-        axes = (*asked.by, *asked.axes)
-        self._counts = np.zeros(math.prod(len(axis.labels(view)) for axis in axes), dtype=np.int64)
+
+class _Counts(Kernel):
+    def __init__(self, readers: Readers, asked: Tally) -> None:
+        super().__init__(readers, asked)
+        self._axes = [*self._by, *(readers.cells(axis) for axis in asked.axes)]
+        self._levels = asked.levels
+        self._counts = np.zeros(math.prod(cells.size for cells in self._axes), dtype=np.int64)
 
     def add(self, batch: Batch) -> None:
-        axes = (*self.asked.by, *self.asked.axes)
-        if not axes:
-            with self._lock:
-                self._counts[0] += batch.rows
-            return
-        place, size = batch.place(axes)
-        if size <= 4 * batch.rows:
-            found = np.bincount(place, minlength=size)
-            with self._lock:
-                self._counts += found
+        size = self._counts.size
+        if len(self._axes) == 1:
+            found: Ints = self._axes[0].counts(batch)
+        elif not self._axes:
+            found = np.array([batch.rows])
         else:
-            with self._lock:
-                np.add.at(self._counts, place, 1)
+            place = _place(self._axes, batch)
+            if size > 4 * batch.rows:
+                with self._lock:
+                    np.add.at(self._counts, place, 1)
+                return
+            found = np.bincount(place, minlength=size)
+        with self._lock:
+            self._counts += found
 
     def total(self) -> Ints:
         counts = self._counts
-        if self.asked.levels:
-            bins = 1 << (self.asked.levels - 1)
+        if self._levels:
+            bins = 1 << (self._levels - 1)
             leaves = counts.reshape(self.groups, bins + 2)
-            runs = [
-                leaves[:, :bins].reshape(self.groups, 1 << level, -1).sum(axis=2) for level in range(self.asked.levels)
-            ]
+            runs = [leaves[:, :bins].reshape(self.groups, 1 << level, -1).sum(axis=2) for level in range(self._levels)]
             counts = np.concatenate([*runs, leaves[:, bins:]], axis=1)
-        return counts.reshape(self.asked.shape(self.view)) * COUNT_SCALE
+        return counts.reshape(self.shape) * COUNT_SCALE
 
 
 class _Terms(Kernel):
-    asked: Sums
-
-    def __init__(self, view: View, asked: Sums, report: LocalReport) -> None:
-        super().__init__(view, asked, report)
+    def __init__(self, readers: Readers, asked: Sums) -> None:
+        super().__init__(readers, asked)
+        self._names = tuple(dict.fromkeys(asked.own_names()))
+        self._terms = [Terms(self.view, term) for term in asked.terms]
         self._sums = np.zeros((self.groups, self.width), dtype=np.int64)
 
     def add(self, batch: Batch) -> None:
-        mask = batch.present(self.asked.own_names())
-        place = batch.place(self.asked.by)[0] if self.asked.by else None
-        if place is not None and mask is not None:
-            place = place[mask]
+        rows = batch.complete(self._names)
         found = np.zeros((self.groups, self.width))
-        rows = batch.rows if mask is None else int(np.count_nonzero(mask))
-        for at, term in enumerate(self.asked.terms):
-            if place is None and isinstance(term, One):
-                found[0, at] = rows * UNIT
-                continue
-            units = _units(batch, term)
-            units = units if mask is None else units[mask]
-            found[:, at] = units.sum() if place is None else np.bincount(place, units, minlength=self.groups)
+        place = _place(self._by, rows) if self._by else None
+        for at, term in enumerate(self._terms):
+            units = term.of(rows)
+            if place is not None:
+                one = np.bincount(place, units, minlength=self.groups)
+                found[:, at] = one * UNIT if units is None else one
+            else:
+                found[0, at] = rows.rows * UNIT if units is None else units.sum()
         with self._lock:
             self._sums += found.astype(np.int64)
 
     def total(self) -> Ints:
-        return self._sums.reshape(self.asked.shape(self.view))
-
-
-def _units(batch: Batch, term: Term) -> Floats:
-    """A term in units of 2^-VALUE_BITS: float64 that holds integers, NaN where a column is missing."""
-    match term:
-        case One():
-            return np.full(batch.rows, float(UNIT))
-        case Square():
-            return batch.kept(term, lambda: _square(batch.units(term)))
-        case Linear():
-            return batch.units(term)
-        case Is():
-            return batch.indicator(term)
-        case SquaredError():
-            gap = np.rint(batch.number(term.column) * UNIT) - batch.indicator(term.label)
-            return np.floor(gap * gap * 2.0**-VALUE_BITS)
-
-
-def _square(t: Floats) -> Floats:
-    out = t * t
-    out *= 2.0 ** (1 - VALUE_BITS)
-    np.floor(out, out=out)
-    out -= UNIT
-    return out
+        return self._sums.reshape(self.shape)
 
 
 class _Products(Kernel):
-    asked: Outer
-
-    def __init__(self, view: View, asked: Outer, report: LocalReport) -> None:
-        super().__init__(view, asked, report)
-        width = len(asked.columns) + 1
-        self._frames = [(one.column, *one.frame(view)) for one in asked.columns]
+    def __init__(self, readers: Readers, asked: Outer) -> None:
+        super().__init__(readers, asked)
+        frames = [(one.column, *one.frame(self.view)) for one in asked.columns]
+        width = len(frames) + 1
+        self._names, self._radius = [name for name, _, _ in frames], asked.radius
+        self._centers = [center for _, center, _ in frames]
+        self._halves = np.array([half for _, _, half in frames])[:, None]
         self._sums = np.zeros((self.groups, width, width), dtype=np.int64)
         self._short = np.zeros(self.groups, dtype=np.int64)
 
     def add(self, batch: Batch) -> None:
-        for group, rows in self.stretches(batch, self.asked.by):
-            z, short = self._rows(rows)
-            found = np.matmul(z, z.T).astype(np.int64)
+        for group, rows in self.stretches(batch):
+            numbers = [rows.number(name) for name in self._names]
+            found, short, broken = np.zeros(self._sums.shape[1:]), 0, 0
+            for begin in range(0, rows.rows, _BLOCK):
+                z, shortened, zeroed = self._rows([value[begin : begin + _BLOCK] for value in numbers])
+                found += np.matmul(z, z.T)
+                short += shortened
+                broken += zeroed
             with self._lock:
-                self._sums[group] += found
+                self._sums[group] += found.astype(np.int64)
                 self._short[group] += short
+                self.report.zeroed += broken
 
-    def _rows(self, batch: Batch) -> tuple[Floats, int]:
-        """(z̃ with one row per column, zero where nothing counts; how many were shortened)."""
-        z = np.empty((len(self._frames) + 1, batch.rows))
-        norm2 = np.zeros(batch.rows)
-        for row, (name, center, half) in zip(z[1:], self._frames, strict=True):
-            np.subtract(batch.number(name), center, out=row)
-            with np.errstate(over="ignore"):
-                row /= half
-                row /= self.asked.radius
-                row *= _ONE
-            np.rint(row, out=row)
-            np.clip(row, -(2.0**20), 2.0**20, out=row)
-            norm2 += row * row
-        z[0] = _ONE
-        flags = norm2 > SQUARE
-        keep = norm2 == norm2  # noqa: PLR0124 - NaN where a column is missing
+    def _rows(self, numbers: Sequence[Floats]) -> tuple[Floats, int, int]:
+        """(z̃ with one row per column, zero where nothing counts; how many were shortened, and how many failed)."""
+        z = np.empty((len(numbers) + 1, numbers[0].size))
+        z[0], x = _ONE, z[1:]
+        for row, value, center in zip(x, numbers, self._centers, strict=True):
+            np.subtract(value, center, out=row)
+        with np.errstate(over="ignore"):
+            x /= self._halves
+            if self._radius != 1.0:
+                x /= self._radius
+            x *= _ONE
+        np.rint(x, out=x)
+        np.clip(x, -(2.0**20), 2.0**20, out=x)
+        norm2 = np.einsum("ij,ij->j", x, x)
+        flags, keep = norm2 > SQUARE, norm2 == norm2  # noqa: PLR0124 - NaN where a column is missing
+        broken = 0
         if flags.any():
             with np.errstate(divide="ignore"):
-                factor = np.where(flags, _ONE * (1.0 - 2.0**-40) / np.sqrt(norm2), 1.0)
-            after = np.zeros(batch.rows)
-            for row in z[1:]:
-                row *= factor
-                np.trunc(row, out=row)
-                after += row * row
-            broken = after > SQUARE
-            if broken.any():
-                flags &= ~broken
-                keep &= ~broken
-                with self._lock:
-                    self.report.zeroed += int(np.count_nonzero(broken))
-        return (z if keep.all() else z[:, keep]), int(np.count_nonzero(flags))
+                x *= np.where(flags, _ONE * (1.0 - 2.0**-40) / np.sqrt(norm2), 1.0)
+            np.trunc(x, out=x)
+            failed = np.einsum("ij,ij->j", x, x) > SQUARE
+            if failed.any():
+                flags &= ~failed
+                keep &= ~failed
+                broken = int(np.count_nonzero(failed))
+        if not keep.all():
+            z[:, np.flatnonzero(~keep)] = 0.0
+        return z, int(np.count_nonzero(flags)), broken
 
     def total(self) -> Ints:
         width = self._sums.shape[1]
@@ -227,14 +229,14 @@ class _Products(Kernel):
         factors = np.where(upper[0] == upper[1], DIAGONAL, CROSS)
         products = self._sums[:, upper[0], upper[1]].astype(object) * factors
         flags = self._short.astype(object)[:, None] * (DIAGONAL * SQUARE // 2)
-        return _saturated(np.concatenate([products, flags], axis=1)).reshape(self.asked.shape(self.view))
+        return _saturated(np.concatenate([products, flags], axis=1)).reshape(self.shape)
 
 
 class _Gradients(Kernel):
-    asked: Gradient
-
-    def __init__(self, view: View, asked: Gradient, report: LocalReport) -> None:
-        super().__init__(view, asked, report)
+    def __init__(self, readers: Readers, asked: Gradient) -> None:
+        super().__init__(readers, asked)
+        self.asked, view, self._label = asked, self.view, Terms(self.view, asked.label)
+        self._names = tuple(dict.fromkeys(asked.own_names()))
         scale = 1 << asked.feature_bits
         self._frames, reach = [], [float(scale)]
         for one in asked.columns:
@@ -255,15 +257,12 @@ class _Gradients(Kernel):
         self._step = max(1, ((1 << 62) - 1) // (bound + 1))  # so that no block saturates
 
     def add(self, batch: Batch) -> None:
-        names = tuple(one.column for one in self.asked.columns)
-        mask = batch.present((*names, *self.asked.label.names()))
-        batch = batch if mask is None else batch.where(mask)
-        for group, rows in self.stretches(batch, self.asked.by):
+        for group, rows in self.stretches(batch.complete(self._names)):
             features = np.empty((rows.rows, len(self._frames) + 1))
             features[:, 0] = self._scale
             for at, (name, center, half) in enumerate(self._frames, 1):
                 features[:, at] = np.rint((rows.number(name) - center) / half * self._scale)
-            target = _units(rows, self.asked.label)
+            target = self._label.of(rows)
             for begin in range(0, rows.rows, self._step):
                 self._block(group, features[begin : begin + self._step], target[begin : begin + self._step])
 
@@ -285,7 +284,7 @@ class _Gradients(Kernel):
             self.report.zeroed += report.zeroed
 
     def total(self) -> Ints:
-        return _saturated(self._sums).reshape(self.asked.shape(self.view))
+        return _saturated(self._sums).reshape(self.shape)
 
 
 def _saturated(exact: np.ndarray) -> Ints:  # type: ignore[type-arg]
