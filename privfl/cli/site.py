@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from privfl.homes.site import JoinedSite, Table
     from privfl.tasks import DatabaseSource
 
-__all__ = ["app"]
+__all__ = ["AsFormat", "Database", "InDatabase", "app", "named_place"]
 
 app = typer.Typer(help="Set up and run a site: its key, its data, its ledger.", no_args_is_help=True)
 
@@ -47,7 +47,7 @@ class Kind(StrEnum):
 
 
 Schema = Annotated[Path, typer.Option(help="The schema that the federation agreed on, in YAML or JSON.")]
-Format = Annotated[Kind | None, typer.Option("--format", help="How the table is read; default: by its ending.")]
+AsFormat = Annotated[Kind | None, typer.Option("--format", help="How the table is read; default: by its ending.")]
 AnalyticsOnly = Annotated[
     bool,
     typer.Option(
@@ -116,7 +116,7 @@ def join(
     wire: Annotated[str | None, typer.Option(help="The folder shared with the coordinator: folder:PATH.")] = None,
     table: Annotated[Path | None, typer.Option("--data", help="Table to bind in the same step.")] = None,
     schema: Annotated[Path | None, typer.Option(help="Its schema, in YAML or JSON.")] = None,
-    kind: Format = None,
+    kind: AsFormat = None,
     allow_empty: AllowEmpty = False,
     analytics_only: AnalyticsOnly = False,
     database: Database = None,
@@ -130,7 +130,7 @@ def join(
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415
 
-    place = _place(table, database, in_database, "--data")
+    place = named_place(table, database, in_database, "--data")
     wanted = _table(place, schema, kind, allow_empty, analytics_only)
     word = passphrase(folder, passphrase_file)
     joined = SiteHome.join(
@@ -156,7 +156,7 @@ def data(
     table: Annotated[
         Path | None, typer.Argument(help="CSV, TSV, JSON lines, Parquet, Feather or Excel; it stays there.")
     ] = None,
-    kind: Format = None,
+    kind: AsFormat = None,
     allow_empty: AllowEmpty = False,
     analytics_only: AnalyticsOnly = False,
     database: Database = None,
@@ -171,7 +171,7 @@ def data(
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415
 
-    place = _place(table, database, in_database, "TABLE")
+    place = named_place(table, database, in_database, "TABLE")
     if place is None:
         raise Misuse("nothing was named to bind; give the TABLE's path, or --database and --table")
     wanted = _table(place, schema, kind, allow_empty, analytics_only)
@@ -180,7 +180,7 @@ def data(
     _told(bound, as_json, f"bound to {folder}: {place}", then=f"privfl site run {quoted(folder)}")
 
 
-def _place(path: Path | None, database: str | None, table: str | None, name: str) -> Path | DatabaseSource | None:
+def named_place(path: Path | None, database: str | None, table: str | None, name: str) -> Path | DatabaseSource | None:
     """The one place that was named, by a path or as a table of a database."""
     from privfl.tasks import DatabaseSource  # noqa: PLC0415
 

@@ -17,7 +17,7 @@ import pytest
 from privfl_analytics import local_frames
 
 from privfl.budget import Policy
-from privfl.cli.site import _place
+from privfl.cli.site import named_place
 from privfl.errors import DataError, Misuse
 from privfl.homes.config import SiteConfig
 from privfl.homes.data import SCHEMA as COPY
@@ -205,14 +205,14 @@ def test_addresses_that_are_read() -> None:
 
 def test_what_the_command_line_may_name(tmp_path: Path) -> None:
     """One place: a path, or a database with a table of it."""
-    assert _place(tmp_path, None, None, "TABLE") == tmp_path
-    assert _place(None, "sqlite:///x.db", "t", "TABLE") == DatabaseSource.of("sqlite:///x.db", "t")
-    assert _place(None, None, None, "TABLE") is None
+    assert named_place(tmp_path, None, None, "TABLE") == tmp_path
+    assert named_place(None, "sqlite:///x.db", "t", "TABLE") == DatabaseSource.of("sqlite:///x.db", "t")
+    assert named_place(None, None, None, "TABLE") is None
     for args in ((None, "sqlite:///x.db", None), (None, None, "t")):
         with pytest.raises(Misuse, match="--database and --table come together"):
-            _place(*args, "TABLE")
+            named_place(*args, "TABLE")
     with pytest.raises(Misuse, match="TABLE or --database with --table, and not both"):
-        _place(tmp_path, "sqlite:///x.db", "t", "TABLE")
+        named_place(tmp_path, "sqlite:///x.db", "t", "TABLE")
 
 
 # -- for analytics alone --------------------------------------------------------------------------------------
