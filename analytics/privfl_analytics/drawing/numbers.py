@@ -40,12 +40,15 @@ def draw_numbers(answer: Answer, axes: Axes | None) -> Axes:
     shown = list(kinds.items())[:MOST_KINDS]
     heights = [len(rows) + (2.6 if len(rows) > 1 else 1.5) for _, rows in shown]
     own = axes is None
-    axes = new_axes(axes, 7.0, 0.9 + 0.27 * sum(heights))
+    high = 1.2 + 0.27 * sum(heights) + 0.13 * sum(1 + len(note) // 90 for note in answer.notes[:3])
+    axes = new_axes(axes, 7.0, high)
     titled(axes, answer)
     left = len(answer.rows) - len(bare) - sum(len(rows) for _, rows in shown)
     extra = [interval_words(answer), *([f"{left} more numbers in the table"] if left else [])]
     if bare:
         extra.insert(0, ";  ".join(f"{what} {row.value:.4g} {unit}".strip() for (what, unit), row in bare.items()))
+    if not shown:
+        return draw_table(answer, axes)
     if len(shown) <= 1:
         for (what, unit), rows in shown:
             _scale(axes, rows, what, unit)
@@ -53,7 +56,7 @@ def draw_numbers(answer: Answer, axes: Axes | None) -> Axes:
         return axes
     axes.axis("off")
     if own:
-        fresh(axes, 7.0, 1.2 + 0.27 * sum(heights))
+        fresh(axes, 7.0, high + 0.2)
     total, top = sum(heights), 1.0
     for (what, unit), rows in shown:
         below = (2.1 if len(rows) > 1 else 1.2) / total

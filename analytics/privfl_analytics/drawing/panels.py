@@ -22,6 +22,7 @@ from privfl_analytics.drawing.base import (
     titled,
     without_spines,
 )
+from privfl_analytics.drawing.numbers import draw_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,8 @@ def draw_matrix(answer: Answer, axes: Axes | None) -> Axes:
     """A map in colours that part at 0; numbers inside while they can be read; hatched where not resolved."""
     part = parts_of(answer)[0]
     across, down, values = _matrix(part.details, part.rows)
+    if not values.size:
+        return draw_table(answer, axes)
     size = max(len(across), len(down))
     own = axes is None
     axes = new_axes(axes, 5.5, 4.8)
@@ -82,8 +85,6 @@ def _matrix(
     placed = [(list(map(str, at.values())), row) for at, row in rows if len(at) == 2]
     what = placed[0][1].what if placed else ""
     placed = [(cells, row) for cells, row in placed if row.what == what]
-    if not placed:
-        raise Misuse("this answer has no pairs to draw a map of; show its table with to_frame()")
     down = list(dict.fromkeys(cells[0] for cells, _ in placed))
     across = list(dict.fromkeys(cells[1] for cells, _ in placed))
     values = np.full((len(down), len(across)), math.nan)
@@ -97,8 +98,6 @@ def draw_drift(answer: Answer, axes: Axes | None) -> Axes:
     """For each judged measure what is left above noise and chance, in units of its alert limit, with its noise."""
     findings = [one for one in answer.details.get("findings", ()) if isinstance(one, Mapping) and one.get("judged")]
     if not findings:
-        from privfl_analytics.drawing.numbers import draw_table  # noqa: PLC0415 - the fallback only
-
         return draw_table(answer, axes)
     shown = _foremost(findings)
     axes = new_axes(axes, 7.5, 1.3 + 0.26 * len(shown))
