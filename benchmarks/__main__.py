@@ -28,6 +28,10 @@ def _crashes(arguments: list[str]) -> None:
     import_module("benchmarks.crashes").main(arguments)
 
 
+def _coverage(arguments: list[str]) -> None:
+    import_module("benchmarks.coverage").main(arguments)
+
+
 _PEER = ["--peer", "flower"] if find_spec("flwr") else []
 
 #: name -> (entry point, arguments of each full run, arguments of each quick run)
@@ -51,6 +55,7 @@ RUNS: dict[str, Run] = {
     "durability": (durability.main, [[]], [["--rounds", "50", "--wide-rounds", "3", "--entries", "1000"]]),
     "stragglers": (stragglers.main, [[]], [["--rounds", "6"]]),
     "crashes": (_crashes, [[]], [["--kills", "10"]]),
+    "coverage": (_coverage, [[]], [["--runs", "20"]]),
 }
 
 
