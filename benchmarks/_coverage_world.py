@@ -43,20 +43,17 @@ class Wanted(NamedTuple):
 
 def schema() -> Schema:
     """Public bounds and scales, all of them a little off the truth."""
-    return Schema(
-        name="coverage",
-        records=RECORDS,
-        columns={
-            "age": {"lower": 0, "upper": 110, "center": 45, "scale": 15, "unit": "years"},
-            "pressure": {"lower": 60, "upper": 210, "center": 125, "scale": 18, "unit": "mmHg"},
-            "weight": {"lower": 30, "upper": 150, "center": 75, "scale": 12, "unit": "kg"},
-            "sex": {"classes": ["f", "m"]},
-            "ill": {"classes": [False, True]},
-            "risk": {"lower": 0, "upper": 1},
-            "months": {"lower": 0, "upper": BINS * WIDTH},
-            "died": {"classes": [False, True]},
-        },
-    )
+    columns = {
+        "age": {"lower": 0, "upper": 110, "center": 45, "scale": 15, "unit": "years"},
+        "pressure": {"lower": 60, "upper": 210, "center": 125, "scale": 18, "unit": "mmHg"},
+        "weight": {"lower": 30, "upper": 150, "center": 75, "scale": 12, "unit": "kg"},
+        "sex": {"classes": ["f", "m"]},
+        "ill": {"classes": [False, True]},
+        "risk": {"lower": 0, "upper": 1},
+        "months": {"lower": 0, "upper": BINS * WIDTH},
+        "died": {"classes": [False, True]},
+    }
+    return Schema.from_dict({"name": "coverage", "records": RECORDS, "columns": columns})
 
 
 def study() -> Study:
