@@ -170,6 +170,18 @@ def test_an_older_decision_cannot_be_played_again(book: RequestBook) -> None:
         book.standing(one, known)
 
 
+def test_two_chains_cannot_be_mixed(book: RequestBook) -> None:
+    """A decision that this site signed after another first decision does not follow the one that is there."""
+    one = book.record(request())
+    book.decide(KEY, one, Answer.REFUSE, 1)
+    other = Decision.sign(KEY, one, NOTHING, Answer.APPROVE, False, "", 2)
+    (place(book, one) / "decision-2").write_bytes(
+        Decision.sign(KEY, one, (1, other.hash), Answer.APPROVE, False, "", 3).encode()
+    )
+    with pytest.raises(Unverified, match="does not follow"):
+        book.standing(one)
+
+
 def test_the_operator_can_go_on_after_files_were_lost(book: RequestBook) -> None:
     """A new decision follows what the ledger remembers; what is left of the old files is kept beside it."""
     one = book.record(request())
