@@ -92,7 +92,7 @@ def prepare(
     text = yaml.safe_dump(schema.model_dump(mode="json", exclude_none=True), sort_keys=False).encode()
     config = DataConfig(
         path=str(source.path) if isinstance(source, FileSource) else source.uri,
-        format=source.format if isinstance(source, FileSource) else source.driver,
+        format=source.format if isinstance(source, FileSource) else source.driver,  # type: ignore[arg-type]
         table=None if isinstance(source, FileSource) else source.table,
         schema_sha256=hashlib.sha256(text).hexdigest(),
         columns=columns,
@@ -203,7 +203,10 @@ def _reader() -> Callable[[DatabaseSource, Schema], pd.DataFrame]:
     from privfl.tasks.plugins import names  # noqa: PLC0415
 
     kind = "frames" if "frames" in names("privfl.tables") else "duckdb"
-    reader: Callable[[DatabaseSource, Schema], pd.DataFrame] = _plugin(kind, "reading a database").frame_of
+    reader: Callable[[DatabaseSource, Schema], pd.DataFrame] | None
+    reader = getattr(_plugin(kind, "reading a database"), "frame_of", None)
+    if reader is None:
+        raise Misuse("the analytics part that is installed reads no database into memory; bind with --analytics-only")
     return reader
 
 

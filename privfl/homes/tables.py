@@ -150,7 +150,7 @@ def _feather(path: Path, schema: Schema) -> pd.DataFrame:
 
 def _whole_ids(frame: pd.DataFrame, schema: Schema, again: Callable[[], Any]) -> pd.DataFrame:
     """Ids that became floats beside missing ones are read as they stand: as floats two persons could become one."""
-    if schema.subject in frame.columns and frame[schema.subject].dtype == float:
+    if schema.subject is not None and schema.subject in frame.columns and frame[schema.subject].dtype == float:
         ids = again().column(schema.subject).to_pandas(integer_object_nulls=True)
         return frame.assign(**{schema.subject: ids.to_numpy()})
     return frame

@@ -130,7 +130,8 @@ def test_what_cannot_be_drafted(tmp_path: Path) -> None:
     ("told", "kind"),
     [
         ("BIGINT", "number"), ("DOUBLE", "number"), ("DECIMAL(18,3)", "number"), ("float8", "number"),
-        ("int64", "number"), ("UTINYINT", "number"), ("numeric", "number"), ("REAL", "number"), ("BOOLEAN", "truth"), ("bool", "truth"),
+        ("int64", "number"), ("UTINYINT", "number"), ("numeric", "number"), ("REAL", "number"), ("BOOLEAN", "truth"),
+        ("bool", "truth"),
         ("VARCHAR", "text"), ("large_string", "text"), ("bpchar", "text"), ("dictionary<values=string>", "text"),
         ("character varying", "text"), ("TIMESTAMP", "other"), ("DATE", "other"), ("timestamp[us]", "other"),
         ("BLOB", "other"), ("INTERVAL", "other"), ("INTEGER[]", "other"), ("any", "other"), ("", "other"),
