@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 _WHERE = {
     "Answer": "answer",
+    "FederatedKBinsDiscretizer": "preprocessing",
+    "FederatedMinMaxScaler": "preprocessing",
+    "FederatedOneHotEncoder": "preprocessing",
+    "FederatedSimpleImputer": "preprocessing",
+    "FederatedStandardScaler": "preprocessing",
     "History": "opened",
     "Opened": "opened",
     "PrivacyReport": "result",
@@ -26,10 +31,18 @@ _WHERE = {
     "View": "view",
     "bins": "query",
     "col": "predicates",
+    "fit_preprocessing": "preprocessing",
+    "frozen_columns": "preprocessing",
+    "synthetic": "synthesis",
 }
 
 __all__ = [
     "Answer",
+    "FederatedKBinsDiscretizer",
+    "FederatedMinMaxScaler",
+    "FederatedOneHotEncoder",
+    "FederatedSimpleImputer",
+    "FederatedStandardScaler",
     "History",
     "Opened",
     "PrivacyReport",
@@ -43,17 +56,30 @@ __all__ = [
     "View",
     "bins",
     "col",
+    "fit_preprocessing",
+    "frozen_columns",
+    "synthetic",
 ]
 
 if TYPE_CHECKING:
     from privfl_analytics.answer import Answer, Row
     from privfl_analytics.opened import History, Opened
     from privfl_analytics.predicates import col
+    from privfl_analytics.preprocessing import (
+        FederatedKBinsDiscretizer,
+        FederatedMinMaxScaler,
+        FederatedOneHotEncoder,
+        FederatedSimpleImputer,
+        FederatedStandardScaler,
+        fit_preprocessing,
+        frozen_columns,
+    )
     from privfl_analytics.query import Query, bins
     from privfl_analytics.question import StudyQuestion
     from privfl_analytics.result import PrivacyReport, StudyResult
     from privfl_analytics.statistic import Statistic
     from privfl_analytics.study import Study
+    from privfl_analytics.synthesis import synthetic
     from privfl_analytics.view import Score, View
 
 
