@@ -15,7 +15,8 @@ from privfl.cli.roles import AsJson, Folder, PassphraseFile, now, passphrase, qu
 from privfl.errors import Misuse, PrivflError, Refused
 
 if TYPE_CHECKING:
-    from privfl.cli.requests_show import Desk, Shown
+    from privfl.cli.requests_desk import Desk
+    from privfl.cli.requests_show import Shown
     from privfl.homes.requests import Answer, Request
     from privfl.tasks import Question, SiteData
 
@@ -123,7 +124,7 @@ def refuse(
 
 
 def _desk(folder: Path) -> Desk:
-    from privfl.cli.requests_show import Desk  # noqa: PLC0415
+    from privfl.cli.requests_desk import Desk  # noqa: PLC0415
 
     return Desk.open(folder)
 

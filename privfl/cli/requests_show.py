@@ -5,64 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from privfl_keys import fingerprint
 
 from privfl.budget import Charge
 from privfl.budget.ledger_book import Book
-from privfl.budget.ledger_check import read_ledger
 from privfl.budget.ledger_entries import moment
 from privfl.clock import SystemClock
 from privfl.dp import ZERO_COST, Cost, Trust, Unit, epsilon_of_cost
-from privfl.errors import Misuse, PrivflError, Refused, Unverified
-from privfl.homes.config import SiteConfig
-from privfl.homes.ledgers import LEDGER
-from privfl.homes.requests import NOTHING, Known, Request, RequestBook, Standing, State
+from privfl.errors import Misuse, Refused
+from privfl.homes.requests import Request, Standing, State
 from privfl.learn import Task
-from privfl.runtime.consent import OUTSIDE, decisions_noted, uploads_under
+from privfl.runtime.consent import OUTSIDE, uploads_under
 from privfl.runtime.plain import escaped
-from privfl.runtime.questions import question_from
 from privfl.tasks import Question, Sum
 
-__all__ = ["Desk", "Shown"]
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A site's folder as its operator's commands see it, without a secret and while the site may be running."""
-
-    folder: Path
-    config: SiteConfig
-    ledger: Book
-    book: RequestBook
-    noted: Mapping[bytes, Known]
-
-    @classmethod
-    def open(cls, folder: Path) -> Desk:
-        """Raises Misuse if it is no site's folder or has not joined, Unverified if its ledger does not verify."""
-        config = SiteConfig.read(folder)
-        files = sorted((folder / LEDGER).glob("*.db"))
-        if len(files) != 1:
-            raise Misuse(f"{folder} has no ledger yet; the first join makes it: privfl site join {folder}")
-        ledger = read_ledger(files[0])
-        if fingerprint(ledger.key) != config.fingerprint:
-            raise Unverified(f"{files[0]} is the ledger of another site; put this site's own file back")
-        return cls(folder, config, ledger, RequestBook(folder, ledger.key), decisions_noted(ledger.entries))
-
-    def shown(self, request: Request) -> Shown:
-        """One request with all that is known of it."""
-        try:
-            question: Question = question_from(request.question)
-        except PrivflError as error:
-            raise Misuse(f"request {request.id.hex()[:12]} cannot be read here: {error}") from None
-        trouble = ""
-        try:
-            standing = self.book.standing(request, self.noted.get(request.id, NOTHING))
-        except Unverified as error:
-            standing, trouble = Standing(request), str(error)
-        return Shown(self.ledger, request, question, standing, trouble)
+__all__ = ["Shown"]
 
 
 @dataclass(frozen=True)
