@@ -82,10 +82,8 @@ class _Reader:
             return make(*arguments, **fields)
         except Misuse as error:
             text = str(error)
-            places = {
-                key: re.search(rf"(?:^|[ :]){re.escape(key)}(?:[:.]| is )", text)
-                for key in self.lined.keys_under(place)
-            }
+            keys = self.lined.keys_under(place)
+            places = {key: re.search(rf"(?:^|[ :]){re.escape(key)}(?:[:.]| is )", text) for key in keys}
             named = [(match.start(), key) for key, match in places.items() if match]
             self.complain((*place, max(named)[1]) if named else place, text)
             return None

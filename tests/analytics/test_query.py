@@ -41,10 +41,10 @@ def test_every_registered_statistic_is_a_method() -> None:
 
 
 def test_unknown_statistics_say_what_is_near() -> None:
-    with pytest.raises(Misuse, match="did you mean mean?"):
+    with pytest.raises(Misuse, match=r"did you mean mean\?"):
         Query().meen("age")
     assert not hasattr(Query(), "meen")
-    with pytest.raises(Misuse, match="did you mean where?"):
+    with pytest.raises(Misuse, match=r"did you mean where\?"):
         Query().wher("age >= 5")
     with pytest.raises(Misuse, match="mean: colum: there is no such field; did you mean column"):
         Query().mean(colum="age")
@@ -99,7 +99,7 @@ def test_predicates_combine_and_are_never_true_or_false() -> None:
         )
     )
     assert (col("sex").one_of("f", "m")).condition == OneOf(column="sex", values=("f", "m"))
-    with pytest.raises(Misuse, match="combine conditions with & | ~"):
+    with pytest.raises(Misuse, match="combine conditions with &"):
         bool(col("age") >= 50 and col("sex") == "f")
     with pytest.raises(Misuse, match="is no condition"):
         condition_of(5)  # type: ignore[arg-type]
