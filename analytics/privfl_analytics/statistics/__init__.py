@@ -33,3 +33,4 @@ from privfl_analytics.statistics.quantiles import Quantiles as Quantiles
 from privfl_analytics.statistics.quantiles import Range as Range
 from privfl_analytics.statistics.regression import LinearRegression as LinearRegression
 from privfl_analytics.statistics.survival import Survival as Survival
+from privfl_analytics.statistics.tables import Crosstab as Crosstab

@@ -30,7 +30,7 @@ from privfl_analytics.statistics.binned import answered
 from privfl_analytics.statistics.histograms import Edges, axis_of, cells_shown, shown_or_none
 from privfl_analytics.view import View
 
-__all__ = ["Crosstab", "concealed_table"]
+__all__ = ["Crosstab", "concealed_table", "independence"]
 
 
 class Crosstab(Statistic):
@@ -76,7 +76,7 @@ class Crosstab(Statistic):
         notes: tuple[str, ...] = ()
         if self.test:
             table = found.values[: _declared(one, view), : _declared(two, view)]
-            tests, notes = tested(table, found.sd, context)
+            tests, notes = independence(table, found.sd, context)
             rows += tests
         drowned = all(row.note == NOT_RESOLVED for row in rows[: len(places)])
         details: dict[str, Any] = {
@@ -157,7 +157,7 @@ def _bridge(mask: Bools) -> tuple[int, int] | None:
 # -- the test --------------------------------------------------------------------------------
 
 
-def tested(table: Floats, sd: float, context: Context) -> tuple[list[Row], tuple[str, ...]]:
+def independence(table: Floats, sd: float, context: Context) -> tuple[list[Row], tuple[str, ...]]:
     """χ², its p-value and Cramér's V of a noisy table, over rows and columns whose totals stand out of the noise.
 
     Each cell's squared residual is divided by what it varies by, expectation plus noise: without noise that is
@@ -168,9 +168,9 @@ def tested(table: Floats, sd: float, context: Context) -> tuple[list[Row], tuple
     if kept is None:
         nothing = "" if sd > 0 else "needs two rows and two columns that are not empty"
         return [number(what, None, note=nothing) for what in ("chi-square", "p-value", "cramer's v")], ()
-    notes: tuple[str, ...] = (
-        () if kept.shape == table.shape else ("rows or columns whose totals noise drowns are left out of the test",)
-    )
+    notes: tuple[str, ...] = ()
+    if kept.shape != table.shape:
+        notes = ("rows or columns whose totals noise drowns are left out of the test",)
     total, freedom = float(kept.sum()), (kept.shape[0] - 1) * (kept.shape[1] - 1)
     observed = float(_statistic(kept[None], sd)[0])
     shares = np.clip(kept.sum(axis=1), 0, None)[:, None] * np.clip(kept.sum(axis=0), 0, None)

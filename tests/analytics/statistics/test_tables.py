@@ -1,4 +1,4 @@
-"""Cross-tabulations: pandas and SciPy without noise; with it a test of 5 % errs in 5 %, and nothing hidden can be solved for."""
+"""Cross-tabulations: SciPy's without noise, tests that err as often as they say with it, nothing hidden to solve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from privfl_analytics.decode import NOT_RESOLVED
 from privfl_analytics.statistic import Context, Noisy
-from privfl_analytics.statistics.tables import Crosstab, concealed_table, tested
+from privfl_analytics.statistics.tables import Crosstab, concealed_table, independence
 from privfl_analytics.view import View
 from scipy.stats import chi2_contingency
 from scipy.stats.contingency import association
@@ -59,7 +59,7 @@ def test_without_association_a_test_of_five_percent_errs_in_five(sd: float) -> N
     for run in range(400):
         rng = np.random.default_rng(run)
         noisy = rng.multinomial(600, SHARES.ravel()).reshape(3, 2) + rng.normal(0, sd, (3, 2))
-        rows, _ = tested(noisy, sd, Context(rng=rng, draws=400, records=600))
+        rows, _ = independence(noisy, sd, Context(rng=rng, draws=400, records=600))
         wrong += rows[1].value < 0.05
         naive += chi2_contingency(np.clip(noisy, 0, None), correction=False)[1] < 0.05
     assert 0.02 <= wrong / 400 <= 0.085
@@ -73,7 +73,7 @@ def test_an_association_is_found_through_noise() -> None:
     for run in range(40):
         rng = np.random.default_rng(run)
         noisy = rng.multinomial(1000, shares.ravel()).reshape(3, 2) + rng.normal(0, 15, (3, 2))
-        found += tested(noisy, 15, Context(rng=rng, draws=300, records=1000))[0][1].value < 0.05
+        found += independence(noisy, 15, Context(rng=rng, draws=300, records=1000))[0][1].value < 0.05
     assert found > 35
 
 
