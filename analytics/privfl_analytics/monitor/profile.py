@@ -21,9 +21,10 @@ from privfl_keys.checked import Checked
 
 from privfl.codec import Bounds, Bytes32, Bytes64, Record, Uint32, Uint64
 from privfl.errors import Malformed, Misuse, Refused, Unverified
+from privfl.tasks import Schema
 from privfl_analytics.answer import Answer
 from privfl_analytics.constructions import COUNT_SCALE
-from privfl_analytics.view import View
+from privfl_analytics.view import Score, View
 
 __all__ = ["ROLES", "Answered", "Profile", "ProfileAxis", "ProfileTable", "SignedProfile", "declared"]
 
@@ -134,6 +135,7 @@ class Profile(Record):
         federation, schema_name, model: what it is of; ``model`` is free text, such as a model's id.
         made: milliseconds since 1970. sites: in the sums, the fewest of all tables.
         score, label, positive: the score's column, the label's and the class that counts as positive; empty for none.
+        scores: JSON of the scores that sites compute, with their public coefficients.
     """
 
     TAG: ClassVar[str] = "profile"
@@ -147,6 +149,7 @@ class Profile(Record):
     score: _Name
     label: _Name
     positive: _Name
+    scores: Annotated[str, Bounds(2, 10_000_000)]
     tables: Annotated[tuple[ProfileTable, ...], Bounds(1, 10_000)]
 
     @classmethod
@@ -183,6 +186,7 @@ class Profile(Record):
             score or "",
             label or "",
             "" if positive is None else str(positive),
+            json.dumps([one.model_dump(mode="json") for one in view.scores]),
             tables,
         )
 
@@ -195,6 +199,18 @@ class Profile(Record):
     def hash(self) -> bytes:
         """32 bytes that stand for exactly this profile."""
         return digest(Label.PROFILE, self.to_value())
+
+    def view(self, schema: Schema) -> View:
+        """The schema's columns and the profile's own scores; raises Malformed for scores that are none.
+
+        Raises:
+            Misuse: the schema lacks a column that a score weighs.
+        """
+        try:
+            scores = tuple(Score(**one) for one in json.loads(self.scores))
+        except (ValueError, TypeError, Misuse, RecursionError):
+            raise Malformed("the profile's scores cannot be read; fetch it again") from None
+        return View(schema, scores)
 
     @property
     def columns(self) -> tuple[str, ...]:

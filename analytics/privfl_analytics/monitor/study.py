@@ -90,16 +90,13 @@ def profile_study(
     )
 
 
-def again(profile: Profile, schema: Schema, scores: tuple[Score, ...] = ()) -> Study:
-    """The study that collects later data into exactly the cells of a verified profile.
-
-    Args:
-        scores: as they were when the profile was made, where it watches one that sites compute.
+def again(profile: Profile, schema: Schema) -> Study:
+    """The study that collects later data into exactly the cells of a verified profile, with its own scores.
 
     Raises:
-        Refused: a column or score is not there any more, or is declared otherwise.
+        Refused: a column is not there any more, or is declared otherwise. Misuse: one that a score weighs is gone.
     """
-    view = View(schema, scores)
+    view = profile.view(schema)
     profile.check_schema(view)
     queries = []
     for table in profile.tables:
@@ -111,7 +108,7 @@ def again(profile: Profile, schema: Schema, scores: tuple[Score, ...] = ()) -> S
     return Study(
         "monitor",
         tuple(queries),
-        scores=scores,
+        scores=view.scores,
         purpose="monitoring",  # type: ignore[arg-type]
         description=f"Noisy counts to compare with the reference profile of {profile.date}.",
     )

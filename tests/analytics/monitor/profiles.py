@@ -76,7 +76,7 @@ def plain(counts: dict[str, np.ndarray], sd: float, made: int = MADE) -> Profile
         axis = ProfileAxis(name, bytes(32), "", labels, edges)
         whole = tuple(int(one) for one in np.rint(cells * COUNT_SCALE))
         tables.append(ProfileTable(name, "", (axis,), whole, repr(float(sd)), 0))
-    return Profile("north", "table", "", made, 3, 2000, "", "", "", tuple(tables))
+    return Profile("north", "table", "", made, 3, 2000, "", "", "", "[]", tuple(tables))
 
 
 def drawn(rng: np.random.Generator, shares: np.ndarray, rows: int, sd: float) -> np.ndarray:

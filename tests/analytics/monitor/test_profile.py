@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,9 +148,15 @@ def test_a_score_s_coefficients_are_bound() -> None:
     view, frame = View(SCHEMA, (score,)), patients(np.random.default_rng(4), 50)
     answers = {one.name: answer(one.asked, SCHEMA, [frame], scores=(score,)) for one in study.queries}
     found = Profile.from_result(_Result(answers), view, federation="north", made=0, score="model", label="ill")
-    again(found, SCHEMA, (score,))
+    later = again(found, SCHEMA)
+    assert later.scores == (score,), "the profile brings its scores along"
+    other = json.dumps([score.model_copy(update={"intercept": -4.0}).model_dump(mode="json")])
     with pytest.raises(Refused, match="'model' is declared otherwise"):
-        again(found, SCHEMA, (score.model_copy(update={"intercept": -4.0}),))
+        again(replace(found, scores=other), SCHEMA)
+    with pytest.raises(Malformed, match="scores cannot be read"):
+        again(replace(found, scores='[{"name": 3}]'), SCHEMA)
+    with pytest.raises(Misuse, match="'age' is no numeric column"):
+        again(found, Schema(records=9, columns={"age": {"classes": ["young", "old"]}}))
 
 
 def test_later_data_goes_into_the_same_cells(made: Profile) -> None:
