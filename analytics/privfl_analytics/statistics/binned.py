@@ -43,11 +43,11 @@ Function: TypeAlias = Callable[[Floats], Floats]
 _STEP = 1e-4
 
 
-def grid(view: View, column: str, bins: int, edges: tuple[float, ...] | None) -> tuple[float, ...]:
-    """The edges as given, or ``bins`` equal ones over the column's bounds; Misuse if it is no number."""
+def grid(view: View, column: str, bins: int | tuple[float, ...]) -> tuple[float, ...]:
+    """The edges as given, or those of equal bins over the column's bounds; Misuse if it is no number."""
     bounds = view.numeric(column)
-    if edges is not None:
-        return edges
+    if isinstance(bins, tuple):
+        return bins
     return tuple(float(edge) for edge in np.linspace(bounds.lower, bounds.upper, bins + 1))
 
 

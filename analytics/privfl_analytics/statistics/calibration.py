@@ -44,9 +44,9 @@ class _Predicted(Statistic):
         asked.check(view)
         return asked
 
-    def binned(self, view: View, bins: int, edges: tuple[float, ...] | None) -> Sums:
+    def binned(self, view: View, bins: int | tuple[float, ...]) -> Sums:
         """Sums of (1, y, 2p - 1) by bin of the score."""
-        axis = Bins(column=self.score, edges=grid(view, self.score, bins, edges))
+        axis = Bins(column=self.score, edges=grid(view, self.score, bins))
         p = Linear(column=self.score, center=0.5, half=0.5)
         asked = Sums(by=(axis,), terms=(One(), self.squared(view).label, p))
         asked.check(view)
@@ -59,7 +59,8 @@ class Calibration(_Predicted):
     Args:
         score: a column or score within [0, 1]. label: a category, ``positive`` its class that the score is for.
             Rows in which either is missing, or the class is not declared, do not count.
-        bins, edges: the grid of the score. Neighbouring bins are merged until each has enough rows: on noisy counts.
+        bins: how many equal ones over the bounds of the score, or their edges. Neighbours are merged until each has
+            enough rows: on noisy counts.
 
     The expected calibration error has what noise adds to it taken off; its p-value is that of a perfectly
     calibrated score of these predictions, seen through the same noise.
@@ -70,8 +71,7 @@ class Calibration(_Predicted):
     name: ClassVar[str] = "calibration"
     summary: ClassVar[str] = "calibration curve of a probability and its expected calibration error"
 
-    bins: Annotated[int, Field(ge=1, le=1000)] = 10
-    edges: Annotated[tuple[float, ...] | None, Field(min_length=2, max_length=1001)] = None
+    bins: Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[float, ...], Field(min_length=2, max_length=1001)] = 10
 
     def words(self) -> str:
         """What is asked."""
@@ -79,11 +79,11 @@ class Calibration(_Predicted):
 
     def constructions(self, view: View, stage: int = 0, state: State | None = None) -> tuple[Construction, ...]:
         """The sums of (1, y, 2p - 1) by bin."""
-        return (self.binned(view, self.bins, self.edges),)
+        return (self.binned(view, self.bins),)
 
     def precision(self, view: View, sds: Sequence[Sequence[float]], records: int) -> str:
         """Noise of an observed share if the bins are equally full."""
-        bins = len(grid(view, self.score, self.bins, self.edges)) - 1
+        bins = len(grid(view, self.score, self.bins)) - 1
         return f"each observed share ± {1.96 * sds[0][0] * bins / records:.3g} from noise"
 
     def decode(
@@ -91,7 +91,7 @@ class Calibration(_Predicted):
     ) -> Answer:
         """Observed and predicted shares of each merged bin, and the expected calibration error."""
         noisy = stages[0][0]
-        edges = grid(view, self.score, self.bins, self.edges)
+        edges = grid(view, self.score, self.bins)
         cells, merged = noisy.values[: len(edges) - 1], max(context.min_cell_count, 1)
         blocks = _blocks(cells[:, 0], noisy.sd, merged)
         names = ("expected calibration error", "p-value")
@@ -162,7 +162,7 @@ class Brier(_Predicted):
 
     def constructions(self, view: View, stage: int = 0, state: State | None = None) -> tuple[Construction, ...]:
         """The sums of (1, (p - y)²), and those of (1, y, 2p - 1) by ten bins."""
-        return (Sums(terms=(One(), self.squared(view))), self.binned(view, 10, None))
+        return (Sums(terms=(One(), self.squared(view))), self.binned(view, 10))
 
     def weights(self, view: View) -> Sequence[Sequence[float]]:
         """Nearly all for the score itself."""

@@ -40,12 +40,11 @@ class _Scored(Statistic):
     score: str
     label: str
     positive: Class = True
-    bins: Annotated[int, Field(ge=2, le=1000)] = 20
-    edges: Annotated[tuple[float, ...] | None, Field(min_length=3, max_length=1001)] = None
+    bins: Annotated[int, Field(ge=2, le=1000)] | Annotated[tuple[float, ...], Field(min_length=3, max_length=1001)] = 20
 
     def constructions(self, view: View, stage: int = 0, state: State | None = None) -> tuple[Construction, ...]:
         """The counts by score and class."""
-        scores = Bins(column=self.score, edges=grid(view, self.score, self.bins, self.edges))
+        scores = Bins(column=self.score, edges=grid(view, self.score, self.bins))
         asked = Tally(axes=(scores, Classes(column=self.label)))
         asked.check(view)
         cover(view, self.score, scores.edges)
@@ -54,7 +53,7 @@ class _Scored(Statistic):
 
     def precision(self, view: View, sds: Sequence[Sequence[float]], records: int) -> str:
         """Noise of the AUC of a score that tells nothing, if the classes are equally large."""
-        bins = len(grid(view, self.score, self.bins, self.edges)) - 1
+        bins = len(grid(view, self.score, self.bins)) - 1
         return f"the area ± {1.96 * sds[0][0] * np.sqrt(bins / 6) * 2 / records:.3g} from noise"
 
     def outcomes(self, view: View, noisy: Noisy) -> tuple[Floats, Floats]:
@@ -84,7 +83,7 @@ class Roc(_Scored):
     """The ROC curve, the area under it and the Kolmogorov-Smirnov distance of the classes.
 
     Args:
-        score, label, positive, bins, edges: what is scored, for which class, on which grid; as in
+        score, label, positive, bins: what is scored, for which class, on which grid; as in
             :class:`PrecisionRecall`.
 
     ``details`` of the answer: ``score``, ``thresholds`` (falling, the first None), and for each the
@@ -110,7 +109,7 @@ class Roc(_Scored):
         rows = [_smooth("auc", _auc, cells, sds, context, firm), _ks_row(cells, sds, context), *counts]
         found = np.flip(np.cumsum(np.flip(cells, 0), axis=0) / cells.sum(axis=0), 0)
         rates = np.maximum.accumulate(np.clip(np.flip(found, 0), 0.0, 1.0), axis=0)
-        edges = grid(view, self.score, self.bins, self.edges)
+        edges = grid(view, self.score, self.bins)
         details = {
             "score": self.score,
             "thresholds": [None, *reversed(edges[:-1])],
@@ -127,7 +126,7 @@ class PrecisionRecall(_Scored):
     Args:
         score: a numeric column or a score of the study. label: a category, ``positive`` its class that the score is
             for; the other declared classes are negative. Rows in which either is missing do not count.
-        bins, edges: the grid of the score, over all of its bounds.
+        bins: how many equal ones over the bounds of the score, or their edges from bound to bound.
 
     Where too few rows lie above a threshold, the precision of the next lower one stands for it.
     ``details`` of the answer: ``score``, ``thresholds`` (falling), ``recall``, ``precision``, ``share`` of positives.
@@ -162,7 +161,7 @@ class PrecisionRecall(_Scored):
             *counts,
         ]
         recall, precise = _precisions(cells[None], source)
-        edges = grid(view, self.score, self.bins, self.edges)
+        edges = grid(view, self.score, self.bins)
         details = {
             "score": self.score,
             "thresholds": list(reversed(edges[:-1])),

@@ -25,7 +25,7 @@ class LogRank(Timed):
     """The log-rank test: do groups differ in their survival?
 
     Args:
-        time, event, happened, bins, edges: as in :class:`Survival`.
+        time, event, happened, bins: as in :class:`Survival`.
         group: the category of the groups. classes: which of its classes; by default all that are declared.
     """
 
@@ -51,7 +51,7 @@ class LogRank(Timed):
 
     def precision(self, view: View, sds: Sequence[Sequence[float]], records: int) -> str:
         """Noise of a group's events less expected ones."""
-        bins = len(grid(view, self.time, self.bins, self.edges)) - 1
+        bins = len(grid(view, self.time, self.bins)) - 1
         return f"each group's events ± {1.96 * sds[0][0] * np.sqrt(bins):.3g} from noise"
 
     def decode(

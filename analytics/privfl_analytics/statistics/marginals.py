@@ -69,7 +69,7 @@ class Marginals(Statistic):
     def axis(self, view: View, column: str) -> Classes | Bins:
         """The cells of a column; Misuse for text."""
         if isinstance(view.column(column), Numeric):
-            return Bins(column=column, edges=grid(view, column, self.bins, self.edges.get(column)))
+            return Bins(column=column, edges=grid(view, column, self.edges.get(column, self.bins)))
         return Classes(column=column)
 
     def constructions(self, view: View, stage: int = 0, state: State | None = None) -> tuple[Construction, ...]:

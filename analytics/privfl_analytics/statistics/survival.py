@@ -49,12 +49,11 @@ class Timed(Statistic):
     time: str
     event: str
     happened: Class = True
-    bins: Annotated[int, Field(ge=1, le=30)] = 20
-    edges: Annotated[tuple[float, ...] | None, Field(min_length=2, max_length=31)] = None
+    bins: Annotated[int, Field(ge=1, le=30)] | Annotated[tuple[float, ...], Field(min_length=2, max_length=31)] = 20
 
     def table(self, view: View, *more: str) -> Tally:
         """Counts by bin of time, class of the event, and further categories; Misuse if something does not fit."""
-        times = Bins(column=self.time, edges=grid(view, self.time, self.bins, self.edges))
+        times = Bins(column=self.time, edges=grid(view, self.time, self.bins))
         asked = Tally(axes=(times, *(Classes(column=name) for name in (self.event, *more))))
         asked.check(view)
         cover(view, self.time, times.edges, upper=False)
@@ -77,7 +76,8 @@ class Survival(Timed):
     Args:
         time: the column of times. event: the category that tells what ended them, ``happened`` its class that is the
             event; its other declared classes are censored. Rows in which either is missing do not count.
-        bins, edges: the grid, from the column's lower bound on; times beyond it are at risk throughout.
+        bins: how many equal ones over the column's bounds, or their edges from its lower bound on; whoever is
+            beyond them is at risk throughout.
         at: times of which to tell the survival; by default every edge. A time within a bin has the survival of the
             edge before it.
 
@@ -96,7 +96,7 @@ class Survival(Timed):
     def constructions(self, view: View, stage: int = 0, state: State | None = None) -> tuple[Construction, ...]:
         """The counts by time and outcome."""
         asked = self.table(view)
-        edges = grid(view, self.time, self.bins, self.edges)
+        edges = grid(view, self.time, self.bins)
         wrong = [one for one in self.at if not edges[0] <= one <= edges[-1]]
         if wrong:
             raise Misuse(
@@ -107,7 +107,7 @@ class Survival(Timed):
 
     def precision(self, view: View, sds: Sequence[Sequence[float]], records: int) -> str:
         """Noise of the survival in the middle of the grid if everyone is at risk."""
-        error = 1.96 * sds[0][0] * np.sqrt(len(grid(view, self.time, self.bins, self.edges)) / 2) / records
+        error = 1.96 * sds[0][0] * np.sqrt(len(grid(view, self.time, self.bins)) / 2) / records
         return f"survival ± {100 * error:.3g} % from noise while most are at risk"
 
     def decode(
@@ -115,7 +115,7 @@ class Survival(Timed):
     ) -> Answer:
         """Survival at each time, the median, and how many rows and events within the grid there are."""
         cells, sds = self.outcomes(view, stages[0][0])
-        edges = np.array(grid(view, self.time, self.bins, self.edges))
+        edges = np.array(grid(view, self.time, self.bins))
         value, se, low, high, note = _curve(cells, sds, context)
         times: Floats = np.concatenate([edges[:1], edges[1 : len(value)]])
         rows = []

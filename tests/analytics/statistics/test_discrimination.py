@@ -186,7 +186,7 @@ def test_few_positives_are_hidden_with_what_is_made_of_them():
 def test_what_does_not_fit_is_refused_in_words():
     view = View(SCHEMA)
     with pytest.raises(Misuse, match="must start at 0 and end at 1"):
-        Roc(score="risk", label="ill", edges=(0, 0.5, 0.9)).constructions(view)
+        Roc(score="risk", label="ill", bins=(0, 0.5, 0.9)).constructions(view)
     with pytest.raises(Misuse, match="no declared class"):
         Roc(score="risk", label="end").constructions(view)
     with pytest.raises(Misuse, match="did you mean"):

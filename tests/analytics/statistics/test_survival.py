@@ -36,7 +36,7 @@ ROW = st.tuples(
 )
 SITES = st.lists(st.lists(ROW, max_size=40), min_size=1, max_size=3)
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-ASKED = {"time": "months", "event": "end", "happened": "died", "edges": EDGES}
+ASKED = {"time": "months", "event": "end", "happened": "died", "bins": EDGES}
 
 
 def frames(sites):
@@ -203,9 +203,9 @@ def test_what_does_not_fit_is_refused_in_words():
     with pytest.raises(Misuse, match="no declared class"):
         Survival(time="months", event="end").constructions(view)
     with pytest.raises(Misuse, match="must start at 0"):
-        Survival(time="months", event="dead", edges=(2, 4)).constructions(view)
+        Survival(time="months", event="dead", bins=(2, 4)).constructions(view)
     with pytest.raises(Misuse, match="ask within it"):
-        Survival(time="months", event="dead", edges=(0, 4), at=(5,)).constructions(view)
+        Survival(time="months", event="dead", bins=(0, 4), at=(5,)).constructions(view)
     with pytest.raises(Misuse, match="30"):
         Survival(time="months", event="dead", bins=31)
     with pytest.raises(Misuse, match="two or more"):
