@@ -201,7 +201,7 @@ def _table(
     if place is None and schema is None:
         return None
     if place is None or schema is None:
-        raise Misuse("--data (or --database) and --schema come together: a table is bound by its schema")
+        raise Misuse("--data and --schema come together: a table is bound by its schema")
     if kind is not None and not isinstance(place, Path):
         raise Misuse("--format is for files; leave it out with --database")
     return Table(place, schema, None if kind is None else kind.value, allow_empty, analytics_only)

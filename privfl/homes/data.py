@@ -80,20 +80,21 @@ def prepare(
         check_schema(schema, policy)
     source: FileSource | DatabaseSource = table  # type: ignore[assignment]
     if isinstance(table, Path):
-        source = FileSource(table.expanduser().absolute(), format_ or format_of(table))
+        source = FileSource(table.expanduser(), format_ or format_of(table))
+    kept = FileSource(source.path.absolute(), source.format) if isinstance(source, FileSource) else source
     notes: tuple[str, ...] = ()
     if analytics_only:
         columns = _columns(schema, source)
-        site, notes = SiteData(schema, source), tuple(_engine().differences(schema, source))
+        site, notes = SiteData(schema, kept), tuple(_engine().differences(schema, source))
     else:
         frame = _frame(schema, source)
         columns = {name: str(frame[name].dtype) for name in schema.names if name in frame.columns}
-        site = SiteData.of(_bind(schema, frame, source, allow_empty), source)
+        site = SiteData.of(_bind(schema, frame, source, allow_empty), kept)
     text = yaml.safe_dump(schema.model_dump(mode="json", exclude_none=True), sort_keys=False).encode()
     config = DataConfig(
-        path=str(source.path) if isinstance(source, FileSource) else source.uri,
-        format=source.format if isinstance(source, FileSource) else source.driver,  # type: ignore[arg-type]
-        table=None if isinstance(source, FileSource) else source.table,
+        path=str(kept.path) if isinstance(kept, FileSource) else kept.uri,
+        format=kept.format if isinstance(kept, FileSource) else kept.driver,  # type: ignore[arg-type]
+        table=None if isinstance(kept, FileSource) else kept.table,
         schema_sha256=hashlib.sha256(text).hexdigest(),
         columns=columns,
         allow_empty=allow_empty,
@@ -203,10 +204,10 @@ def _reader() -> Callable[[DatabaseSource, Schema], pd.DataFrame]:
     from privfl.tasks.plugins import names  # noqa: PLC0415
 
     kind = "frames" if "frames" in names("privfl.tables") else "duckdb"
-    reader: Callable[[DatabaseSource, Schema], pd.DataFrame] | None
-    reader = getattr(_plugin(kind, "reading a database"), "frame_of", None)
-    if reader is None:
+    found = getattr(_plugin(kind, "reading a database"), "frame_of", None)
+    if found is None:
         raise Misuse("the analytics part that is installed reads no database into memory; bind with --analytics-only")
+    reader: Callable[[DatabaseSource, Schema], pd.DataFrame] = found
     return reader
 
 
