@@ -10,21 +10,18 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Protocol
+from typing import Protocol
 
 from privfl_keys import Roster
 
 from privfl.budget import Charge, Purpose
 from privfl.budget.ledger_entries import Entry, Kind, Mandated
-from privfl.codec import Bounds, Bytes32, Record, Uint32
 from privfl.errors import Misuse, PrivflError, Refused, StorageError, Theirs
 from privfl.homes.lock import holder
 from privfl.homes.requests import NOTHING, Answer, Decision, Known, Request, RequestBook, Standing, State
 from privfl.homes.site import SiteHome
-from privfl.secagg import Announcement
-from privfl.secagg.messages import Scope
 from privfl.tasks import Question
 
 __all__ = [
@@ -33,8 +30,6 @@ __all__ = [
     "REFUSED",
     "USED",
     "Consent",
-    "Consult",
-    "Consulted",
     "decisions_noted",
     "note_decisions",
     "note_of",
@@ -53,59 +48,6 @@ _WORDS = {
     Answer.REFUSE: "the operator refuses it",
     Answer.PREVIEW: "the operator looks at this site's own answer; nothing leaves",
 }
-
-
-@dataclass(frozen=True)
-class Consult(Record):
-    """Coordinator to site: may this question be asked here? Nothing is charged or computed for it.
-
-    Attributes:
-        task, inputs, mandate: as in an invitation to the first slot. complete, least: how sums would be opened.
-    """
-
-    TAG: ClassVar[str] = "consult"
-    task: bytes
-    inputs: bytes
-    mandate: bytes
-    complete: bool
-    least: Uint32
-
-    def announcement(self, question: Question, roster: Roster, coordinator: bytes, policy: bytes) -> Announcement:
-        """The slot that would follow, among all sites of the roster, for a policy to look at; nobody signed it."""
-        total, none = question.sum_of(self.inputs), bytes(32)
-        return Announcement(
-            scope=Scope(roster.federation, roster.hash, 0),
-            record=none,
-            coordinator=coordinator,
-            round=1,
-            attempt=0,
-            seq=0,
-            nonce=none,
-            policy=policy,
-            task=question.id,
-            inputs=none,
-            bits=total.ring.bits,
-            word=total.ring.word,
-            length=total.length,
-            complete=self.complete,
-            threshold=0,
-            min_survivors=self.least,
-            cohort=b"".join(sorted(roster.site_ids)),
-            deadline=0,
-            reply_key=bytes(1216),
-            seen=(),
-            aborts=(),
-            signature=bytes(64),
-        )
-
-
-@dataclass(frozen=True)
-class Consulted(Record):
-    """Site to coordinator: how the question stands here, as a :class:`~privfl.homes.requests.State`; no reasons."""
-
-    TAG: ClassVar[str] = "consulted"
-    question: Bytes32
-    state: Annotated[str, Bounds(1, 16)]
 
 
 class Notes(Protocol):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from privfl.clock import Clock
 from privfl.errors import Malformed, RoundAborted
 from privfl.homes.requests import State
-from privfl.runtime.consent import Consult, Consulted
+from privfl.runtime.consult import Consult, Consulted
 from privfl.runtime.desk import Desk
 from privfl.runtime.post import Received
 

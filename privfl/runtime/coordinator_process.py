@@ -19,7 +19,7 @@ from privfl.errors import PrivflError, RoundAborted, StorageError, WireError
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.homes.files import write_file
 from privfl.runtime.alive import Process
-from privfl.runtime.consent import Consult
+from privfl.runtime.consult import Consult
 from privfl.runtime.consulting import Consultation
 from privfl.runtime.coordinator import CoordinatorNode, RoundResult
 from privfl.runtime.fit import transcript_name

@@ -21,7 +21,8 @@ from privfl.dp import LocalReport
 from privfl.entropy import Entropy
 from privfl.errors import DataError, Misuse, PrivflError, Refused, StorageError, Theirs, Unverified, WireError
 from privfl.ring import Int64Array
-from privfl.runtime.consent import Consent, Consult, Consulted
+from privfl.runtime.consent import Consent
+from privfl.runtime.consult import Consult, Consulted
 from privfl.runtime.logs import where
 from privfl.runtime.post import (
     Adverts,

@@ -16,7 +16,8 @@ from privfl.budget.ledger_check import verify_file
 from privfl.budget.ledger_entries import Entry, Kind
 from privfl.homes.requests import Answer, Request, RequestBook
 from privfl.learn import Logistic, Task
-from privfl.runtime.consent import NOT_YET, REFUSED, USED, Consent, Consult, Consulted
+from privfl.runtime.consent import NOT_YET, REFUSED, USED, Consent
+from privfl.runtime.consult import Consult, Consulted
 from privfl.runtime.post import Invitation, Refusal
 from tests.runtime.evil import Evil, compiled
 from tests.runtime.support import FixedClock
