@@ -50,6 +50,9 @@ def add_to(root: typer.Typer) -> None:
         from privfl_analytics import cli_schema  # noqa: PLC0415
 
         cli_schema.add_to(root)
+    from privfl_analytics import cli_monitor  # noqa: PLC0415
+
+    cli_monitor.add_to(root)
 
 
 def query(

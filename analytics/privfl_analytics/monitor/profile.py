@@ -26,7 +26,7 @@ from privfl_analytics.answer import Answer
 from privfl_analytics.constructions import COUNT_SCALE
 from privfl_analytics.view import Score, View
 
-__all__ = ["ROLES", "Answered", "Profile", "ProfileAxis", "ProfileTable", "SignedProfile", "declared"]
+__all__ = ["ROLES", "Answered", "Profile", "ProfileAxis", "ProfileTable", "SignedProfile", "declared", "positive_class"]
 
 #: One of which the signer's key must hold in the roster.
 ROLES = ("analyst", "coordinator")
@@ -175,7 +175,7 @@ class Profile(Record):
             raise Misuse("the result has no counts for a profile; run the study that profile_study makes")
         tables = tuple(_table(name, answer, view) for name, answer in found.items())
         if score and label:
-            positive = _positive(view, label, positive)
+            positive = positive_class(view, label, positive)
         return cls(
             federation,
             view.schema.name,
@@ -211,6 +211,12 @@ class Profile(Record):
         except (ValueError, TypeError, Misuse, RecursionError):
             raise Malformed("the profile's scores cannot be read; fetch it again") from None
         return View(schema, scores)
+
+    def positive_class(self, view: View) -> object:
+        """The class that counts as positive as the schema has it; None where there is no label."""
+        if not self.positive:
+            return None
+        return next((one for one in view.category(self.label).classes if str(one) == self.positive), self.positive)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -291,7 +297,8 @@ class SignedProfile(Record):
         write_file(path, self.encode())
 
 
-def _positive(view: View, label: str, positive: object) -> object:
+def positive_class(view: View, label: str, positive: object) -> object:
+    """The class that counts as positive, of two the second; raises Misuse where there is no telling."""
     classes = view.category(label).classes
     if positive is None:
         if len(classes) != 2:
