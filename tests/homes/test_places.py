@@ -308,3 +308,26 @@ def test_text_columns_against_the_policy(columns: Any, allowed: Any, words: str 
     else:
         with pytest.raises(Misuse, match=words):
             check_schema(one, signed)
+
+
+def test_the_real_engine_looks_at_every_place(
+    schema: Path, database: DatabaseSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns and types of a file and of a database, and what differs, without a value of either."""
+    import privfl_analytics.local as real
+
+    entries = {"duckdb": SimpleNamespace(load=lambda: real)}
+    monkeypatch.setattr(plugins, "_found", lambda group: entries if group == "privfl.tables" else {})
+    columns = {
+        "age": [500.0, 600, 700],
+        "ill": [True, False, True],
+        "ward": ["a", "4711", "b"],
+        "code": ["x", "y", "z"],
+    }
+    pd.DataFrame({**columns, "pid": [1, 2, 3], "secret": ["s", "t", "u"]}).to_parquet(tmp_path / "t.parquet")
+    for place in (tmp_path / "t.parquet", database):
+        binding = prepare(place, schema, None, analytics_only=True)
+        assert list(binding.config.columns) == ["age", "ill", "ward", "code", "pid"]
+        assert any("'ward' has values that are no declared class" in note for note in binding.notes), binding.notes
+        assert "4711" not in " ".join(binding.notes)
+        assert again(binding.config, schema).config == binding.config
