@@ -16,7 +16,7 @@ from privfl.errors import Misuse
 from privfl.tasks import Class
 from privfl_analytics.answer import Answer, Row
 from privfl_analytics.constructions import Classes, Is
-from privfl_analytics.decode import percent
+from privfl_analytics.decode import null_p_value, percent
 from privfl_analytics.statistic import Context, Statistic
 from privfl_analytics.view import View
 
@@ -31,6 +31,7 @@ __all__ = [
     "jacobian",
     "place",
     "redraw",
+    "simulated",
     "variance_of",
     "withheld",
 ]
@@ -104,6 +105,13 @@ def band(replicates: Floats, context: Context) -> tuple[Floats, Floats, Floats]:
     """Standard error, lower and upper end of the percentile interval of each output."""
     low, high = np.quantile(replicates, percent(context), axis=0)
     return np.asarray(replicates.std(axis=0)), low, high
+
+
+def simulated(found: float, null: Floats, note: str = "") -> Row:
+    """The row of a p-value from a simulated null, which cannot tell smaller ones than its replicates can."""
+    p = null_p_value(found, null)
+    least = "the least that the simulated null can tell" if p <= 1.5 / (1 + len(null)) else ""
+    return Row("p-value", p, note="; ".join(filter(None, (note, least))))
 
 
 def withheld(what: str, note: str, at: Mapping[str, str | float] | None = None, unit: str = "") -> Row:

@@ -19,13 +19,12 @@ from privfl_analytics.decode import (
     count_rows,
     estimate,
     interval_of,
-    null_p_value,
     number,
     within,
     z_of,
 )
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
-from privfl_analytics.statistics.binned import Floats, answered, grid, withheld
+from privfl_analytics.statistics.binned import Floats, answered, grid, simulated, withheld
 from privfl_analytics.view import View
 
 __all__ = ["Brier", "Calibration"]
@@ -263,8 +262,7 @@ def _error(sums: Floats, sds: Floats, context: Context) -> list[Row]:
     again = _gaps((drawn(shares) if context.interval == "population" else sums) + noise)
     se = float(np.sqrt(again.var(axis=0).sum()))  # of the signed parts: folding them at 0 would make it too small
     found = interval_of(value, se, context)
-    p = null_p_value(raw, _gap(drawn(means) + noise))
     return [
         number("expected calibration error", within(found, (0.0, 1.0))),
-        Row("p-value", p, note="of a perfectly calibrated score, noise included"),
+        simulated(raw, _gap(drawn(means) + noise), "of a perfectly calibrated score, noise included"),
     ]

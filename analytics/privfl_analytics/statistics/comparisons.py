@@ -19,12 +19,11 @@ from privfl_analytics.decode import (
     RESOLVED,
     count_rows,
     interval_of,
-    null_p_value,
     number,
     z_of,
 )
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
-from privfl_analytics.statistics.binned import Floats, answered, band, chosen, withheld
+from privfl_analytics.statistics.binned import Floats, answered, band, chosen, simulated, withheld
 from privfl_analytics.view import View
 
 __all__ = ["Anova", "TTest"]
@@ -119,11 +118,11 @@ class TTest(_Compared):
         half = Linear(column=self.column).frame(view)[1]
         found = [*rows, self._difference(view, cells, noisy.sd, half, (freedom, se), context)]
         if min(cells[:, 0]) > FIRM * noisy.sd:
-            p = float(2 * stats.t.sf(abs(t), freedom))
+            p = Row("p-value", float(2 * stats.t.sf(abs(t), freedom)))
         else:
             null = _welch(_simulated(cells, noisy.sd, context, equal=True), noisy.sd)[0]
-            p = null_p_value(abs(t), np.abs(np.nan_to_num(null, nan=np.inf)))
-        found += [Row("t statistic", t), Row("degrees of freedom", freedom), Row("p-value", p)]
+            p = simulated(abs(t), np.abs(np.nan_to_num(null, nan=np.inf)))
+        found += [Row("t statistic", t), Row("degrees of freedom", freedom), p]
         return answered(self, context, found, notes=_notes(noisy.sd))
 
     def _difference(
@@ -182,26 +181,26 @@ class Anova(_Compared):
         groups = len(cells)
         firm = within > RESOLVED * _within_noise(cells, noisy.sd)
         f = (between / (groups - 1)) / (within / freedom) if firm else None
-        share = float(np.clip(between / (between + within), 0, 1)) if firm else None
-        p = _anova_p(cells, noisy.sd, context, firm)
-        found = [
-            Row(what, value, note="" if value is not None else NOT_RESOLVED)
-            for what, value in zip(names, (f, groups - 1.0, freedom, p, share), strict=True)
-        ]
+        real = max(between - _between_noise(cells, noisy.sd), 0.0)
+        share = float(np.clip(real / (real + within), 0, 1)) if firm else None
+        values = dict(zip(names, (f, groups - 1.0, freedom, None, share), strict=True))
+        found = [Row(what, value, note="" if value is not None else NOT_RESOLVED) for what, value in values.items()]
+        found[3] = _anova_p(cells, noisy.sd, context, firm)
         return answered(self, context, [*rows, *found], notes=_notes(noisy.sd))
 
 
-def _anova_p(cells: Floats, sd: float, context: Context, firm: bool) -> float:
+def _anova_p(cells: Floats, sd: float, context: Context, firm: bool) -> Row:
     """The p-value of F; where noise drowns the spread within groups, of the spread between them alone."""
     groups = len(cells)
     within, between, freedom = _split(cells)
     if sd == 0:
-        return float(stats.f.sf(between / (groups - 1) / (within / freedom), groups - 1, freedom))
+        f = between / (groups - 1) / (within / freedom)
+        return Row("p-value", float(stats.f.sf(f, groups - 1, freedom)))
     w, b, df = _split(_simulated(cells, sd, context, equal=True))
     if not firm:
-        return null_p_value(float(between), b)
+        return simulated(float(between), b)
     ratios = np.divide(b * df, w, out=np.full_like(b, np.inf), where=(w > 0) & (df > 0))
-    return null_p_value(float(between * freedom / within), ratios)
+    return simulated(float(between * freedom / within), ratios)
 
 
 def _notes(sd: float) -> tuple[str, ...]:
@@ -248,6 +247,12 @@ def _split(cells: Floats) -> tuple[Floats, Floats, Floats]:
     pooled = (n * mean).sum(axis=-1) / n.sum(axis=-1)
     within = ((n - 1) * variance).sum(axis=-1)
     return within, (n * (mean - pooled[..., None]) ** 2).sum(axis=-1), (n - 1).sum(axis=-1)
+
+
+def _between_noise(cells: Floats, sd: float) -> float:
+    """What noise adds on average to the sum of squares between groups."""
+    n, mean, _ = _moments(cells)
+    return float((n * (1 - n / n.sum()) * _mean_noise(n, mean, sd)).sum())
 
 
 def _within_noise(cells: Floats, sd: float) -> float:

@@ -12,9 +12,9 @@ from privfl.errors import Misuse
 from privfl.tasks import Class
 from privfl_analytics.answer import Answer, Row
 from privfl_analytics.constructions import Construction
-from privfl_analytics.decode import BELOW_MINIMUM, NOT_RESOLVED, RESOLVED, count_rows, isotonic, null_p_value
+from privfl_analytics.decode import BELOW_MINIMUM, NOT_RESOLVED, RESOLVED, count_rows, isotonic
 from privfl_analytics.statistic import Context, Noisy, State
-from privfl_analytics.statistics.binned import Floats, answered, chosen, grid, withheld
+from privfl_analytics.statistics.binned import Floats, answered, chosen, grid, simulated, withheld
 from privfl_analytics.statistics.survival import Timed, at_risk, falling, steps
 from privfl_analytics.view import View
 
@@ -74,10 +74,10 @@ class LogRank(Timed):
             return answered(self, context, [*rows, *(withheld(what, why) for what in names)])
         freedom = len(groups) - 1
         if sds.any():
-            p = null_p_value(float(chi2[0]), _log_rank(_alike(cells, sds, context), sds)[0])
+            p = simulated(float(chi2[0]), _log_rank(_alike(cells, sds, context), sds)[0])
         else:
-            p = float(stats.chi2.sf(chi2[0], freedom))
-        rows += [Row(what, value) for what, value in zip(names, (float(chi2[0]), float(freedom), p), strict=True)]
+            p = Row("p-value", float(stats.chi2.sf(chi2[0], freedom)))
+        rows += [Row("chi-square", float(chi2[0])), Row("degrees of freedom", float(freedom)), p]
         notes = ("The p-value's null includes the noise.",) if sds.any() else ()
         return answered(self, context, rows, notes=notes)
 

@@ -16,6 +16,7 @@ from privfl.errors import Misuse
 from privfl.tasks import Schema
 from tests.analytics.reference import answer
 
+pytestmark = pytest.mark.filterwarnings("ignore:Precision loss occurred")  # SciPy's, where a group is constant
 # Whole numbers are multiples of 2⁻⁷ of the half range: their squares are exact in fixed point.
 SCHEMA = Schema(
     records=400,
