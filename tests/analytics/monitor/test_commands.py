@@ -1,0 +1,172 @@
+"""``privfl profile`` and ``privfl monitor`` in a federation of processes: collected, signed, compared, kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from privfl_analytics.cli_monitor import render
+from privfl_analytics.datasets import hospital_schema, hospital_tables
+from privfl_analytics.monitor import MonitorHistory, Profile, SignedProfile, compare, profile_study
+from rich.console import Console
+
+import privfl
+from privfl.budget.ledger_check import read_ledger
+from privfl.budget.ledger_entries import Kind
+from privfl.tasks import Schema
+from tests.analytics.monitor.profiles import patients, profile
+from tests.processes.commands import Commands
+from tests.runtime.realm import Realm, realm
+from tests.runtime.support import SCHEMA
+
+POLICY = {"shares": {"monitoring": 1.0}, "statistics": ["profile"], "epsilon": 60.0, "min_cell_count": 1}
+BUDGET = ("--epsilon", "8", "--delta", "1e-6")
+
+
+def rows(seed: int, older: float = 0.0) -> dict[str, pd.DataFrame]:
+    """Four sites of 400 rows each."""
+    rng, found = np.random.default_rng(seed), {}
+    for name in ("north", "south", "east", "west"):
+        age = np.clip(rng.normal(45 + older, 12, 400), 0, 100)
+        found[name] = pd.DataFrame({"dose": rng.normal(0, 1, 400), "age": age, "ill": rng.random(400) < age / 100})
+    return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Realm]:
+    with realm(tmp_path / "realm", 4, frames=rows(1), policy=POLICY) as made:
+        yield made
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    made = Commands(tmp_path / "said")
+    yield made
+    made.end()
+
+
+def at_hand(world: Realm, *more: str) -> tuple[str | Path, ...]:
+    """Options that every command needs."""
+    schema = world.trial.folder.parent / "rows" / "schema.yaml"
+    return ("--schema", schema, "--coordinator", world.trial.coordinator, *BUDGET, *more)
+
+
+def charged(world: Realm) -> set[int]:
+    """How many reservations stand in the sites' ledgers."""
+    books = [next((home / "ledger").glob("*.db")) for home in world.trial.sites.values()]
+    return {sum(entry.kind == Kind.RESERVE for entry in read_ledger(book).entries) for book in books}
+
+
+def test_a_profile_is_kept_and_later_data_compared(world: Realm, commands: Commands, tmp_path: Path) -> None:
+    """The same data: 0. Older patients: 11. A changed profile or a wrong option: nothing is charged."""
+    file, history = tmp_path / "model.profile", tmp_path / "model.jsonl"
+    explained = commands.run("profile", file, *at_hand(world, "--explain"))
+    assert (explained.code, charged(world)) == (0, {0}), explained.err
+    assert "profile" in explained.out
+    world.start_sites()
+    made = commands.run("profile", file, *at_hand(world, "--model", "model 7", "--label", "ill", "--json"))
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["columns"] == ["dose", "age", "ill"]
+    assert charged(world) == {1}
+    again = commands.run("monitor", file, *at_hand(world), "--history", history)
+    assert again.code == 0, again.out + again.err
+    assert "no drift in dose, age, ill" in again.out
+    assert charged(world) == {2}
+    for name in list(world.running):
+        world.kill(name)
+    for name, frame in rows(3, older=15).items():
+        frame.to_csv(world.trial.folder.parent / "rows" / f"{name}.csv", index=False)
+    world.start_sites()
+    later = commands.run("monitor", file, *at_hand(world, "--json"), "--history", history)
+    assert later.code == 11, later.out + later.err
+    told = json.loads(later.out)
+    assert told["columns"]["age"] == "drift"
+    assert told["columns"]["dose"] == "ok"
+    assert told["epsilon"] == pytest.approx(8, rel=0.01)
+    assert [run.status for run in MonitorHistory(history).runs] == ["ok", "drift"]
+    _refused(world, commands, file, tmp_path)
+
+
+def _refused(world: Realm, commands: Commands, file: Path, tmp_path: Path) -> None:
+    before = charged(world)
+    broken = bytearray(file.read_bytes())
+    broken[-100] ^= 1
+    (tmp_path / "broken").write_bytes(bytes(broken))
+    tampered = commands.run("monitor", tmp_path / "broken", *at_hand(world))
+    assert tampered.code == 3, tampered.err
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("psi: {warn: 0.3, alert: 0.2}\n")
+    wrong = commands.run("monitor", file, *at_hand(world), "--thresholds", limits)
+    assert wrong.code == 2
+    assert "limits.yaml:1: psi: warn 0.3 is above alert 0.2" in " ".join(wrong.err.split())
+    assert commands.run("profile", file, *at_hand(world)).code == 2, "a profile is never overwritten"
+    fields = SCHEMA.model_dump(mode="json")
+    fields["columns"]["age"]["upper"] = 120.0
+    other = tmp_path / "other.yaml"
+    other.write_text(Schema(**fields).to_json())
+    moved = commands.run("monitor", file, "--schema", other, "--coordinator", world.trial.coordinator, *BUDGET)
+    assert moved.code == 5, moved.err
+    assert "declared otherwise" in " ".join(moved.err.split())
+    assert charged(world) == before
+
+
+def test_a_federation_in_one_process() -> None:
+    """The same through the library: profile_study, ask, Profile.from_result, compare."""
+    schema = hospital_schema(1200)
+    federation = privfl.Federation.local(hospital_tables(4, seed=3, patients=1200), schema)
+    study = profile_study(schema, ["age", "sex"])
+    view = study.view(schema)
+    sides = [
+        Profile.from_result(
+            federation.ask(study, epsilon=6.0, delta=1e-6, progress=False), view, federation="local", made=at
+        )
+        for at in (0, 1)
+    ]
+    assert sides[0].sites == 4
+    assert sides[0].tables[0].noise > 0
+    assert compare(*sides, rng=np.random.default_rng(1)).status == "ok"
+
+
+def test_the_table_shows_groups_that_stand_out() -> None:
+    """And numbers, limits and statuses of everything that is judged; names are no markup."""
+    rng = np.random.default_rng(4)
+    report = compare(profile(patients(rng, 2000), by="sex"), profile(patients(rng, 2000, older=9), by="sex"), rng=rng)
+    console = Console(width=200, record=True)
+    console.print(render(report))
+    said = console.export_text()
+    assert "drift in age" in said
+    assert "total variation" in said
+    assert "wasserstein" not in said, "it has no limit"
+    assert sum(" f " in line for line in said.splitlines()) >= 1
+
+
+def test_signing_with_an_analyst_s_folder_is_the_same_as_with_his_key(tmp_path: Path) -> None:
+    """What the command signs verifies as what the library signs."""
+    from privfl_analytics.cli_monitor import _sign
+    from privfl_keys import INSECURE_TEST_COST, Member, Roster
+
+    from privfl.entropy import SYSTEM
+    from privfl.homes.officer import OfficerHome
+
+    word, folder = "a passphrase for tests", tmp_path / "ana"
+    home = OfficerHome.init(folder, "ana", "north", word, 1, role="analyst", cost=INSECURE_TEST_COST)
+    signed = _sign(profile(patients(np.random.default_rng(5), 50)), folder, word)
+    assert isinstance(signed, SignedProfile)
+    roles = [("ana", home.identity.key, "analyst")]
+    roles += [(name, SimpleNamespace(verify_key=key.verify_key), "site") for name, key in _keys().items()]
+    members = [Member(name, key.verify_key.raw, (role,)) for name, key, role in roles]
+    roster = Roster.create("north", members, graph_seed=SYSTEM.draw(32), valid_from=0, valid_until=10**15)
+    assert signed.verify(roster).federation == "north"
+
+
+def _keys() -> dict:
+    from privfl_keys import SigningKey
+
+    from privfl.entropy import SYSTEM
+
+    return {name: SigningKey.generate(SYSTEM) for name in ("a", "b", "c")}
