@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 
 from privfl.cli.roles import AsJson, PassphraseFile, quoted, tell
-from privfl.cli.running import carry_out
-from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience
+from privfl.cli.running import APPROVAL_S, carry_out
+from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Wait
 from privfl.dp import Trust, Unit
 from privfl.errors import Misuse, RoundAborted
+from privfl_analytics import cli_monitor, cli_schema
 
 if TYPE_CHECKING:
     from privfl.tasks import Schema
@@ -43,16 +44,10 @@ studies = typer.Typer(no_args_is_help=True, help="Ask many questions in one roun
 def add_to(root: typer.Typer) -> None:
     """Add the commands to ``privfl``."""
     root.command("query")(query)
+    studies.command("run")(query)
     root.add_typer(studies, name="study")
-    from importlib.util import find_spec
-
-    if find_spec("privfl_analytics.cli_schema"):
-        from privfl_analytics import cli_schema  # noqa: PLC0415
-
-        cli_schema.add_to(root)
-    from privfl_analytics import cli_monitor  # noqa: PLC0415
-
     cli_monitor.add_to(root)
+    cli_schema.add_to(root)
 
 
 def query(
@@ -72,6 +67,7 @@ def query(
     patience: Patience = 60.0,
     grace: Grace = 2.0,
     gather: Gather = 30.0,
+    wait: Wait = APPROVAL_S,
     log_level: Level = LogLevel.INFO,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -81,64 +77,16 @@ def query(
     Every site checks the question against its signed policy, charges its own ledger, adds its noise and masks it;
     only the sum is opened. With --explain nothing is asked and nothing spent.
 
-    Example: privfl query "mean age by sex where age >= 50" --schema schema.yaml --epsilon 1 --delta 1e-6
+    Example: privfl query "mean age by sex where age >= 50" --schema schema.yaml --epsilon 1 --delta 1e-6; or:
+    privfl study run study.yaml --html report.html
     """
     study, settings, found = _asked(what, schema)
     settings = settings.with_options(epsilon=epsilon, delta=delta, trust=trust, unit=unit, attempts=attempts)
     if explain:
         _explain(study, found, settings, sites, as_json)
         return
-    pace = (gather, patience, grace)
+    pace = (gather, patience, grace, APPROVAL_S if wait is None else wait)
     _run(study, found, settings, coordinator, mandate, pace, log_level, detach, html, passphrase_file, as_json)
-
-
-@studies.command("run")
-def run_study(
-    file: Annotated[Path, typer.Argument(help="The study, in YAML.")],
-    coordinator: Coordinator = Path("coordinator"),
-    schema: SchemaFile = None,
-    epsilon: Epsilon = None,
-    delta: Delta = None,
-    trust: TrustIn = None,
-    unit: UnitOf = None,
-    attempts: Attempts = None,
-    explain: Explain = False,
-    sites: Sites = 5,
-    mandate: MandateFile = None,
-    detach: Detach = False,
-    html: Html = None,
-    patience: Patience = 60.0,
-    grace: Grace = 2.0,
-    gather: Gather = 30.0,
-    log_level: Level = LogLevel.INFO,
-    passphrase_file: PassphraseFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run the study in FILE; the same as privfl query FILE.
-
-    Example: privfl study run study.yaml --coordinator coordinator --html report.html
-    """
-    query(
-        str(file),
-        coordinator,
-        schema,
-        epsilon,
-        delta,
-        trust,
-        unit,
-        attempts,
-        explain,
-        sites,
-        mandate,
-        detach,
-        html,
-        patience,
-        grace,
-        gather,
-        log_level,
-        passphrase_file,
-        as_json,
-    )
 
 
 @studies.command("statistics")
@@ -228,7 +176,7 @@ def _run(
     settings: RunSettings,
     coordinator: Path,
     mandate: Path | None,
-    pace: tuple[float, float, float],
+    pace: tuple[float, ...],
     log_level: LogLevel,
     detach: bool,
     html: Path | None,
