@@ -1,11 +1,13 @@
 """How a site's table differs from the schema, in plain words for its own operator; never a value of a row."""
 
+# ruff: noqa: S608 - identifiers and values are quoted in sql and reading, and nothing else becomes part of a statement
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
 
 from privfl.tasks import Category, Numeric, Schema, Source
+from privfl_analytics.local.engine import careful
 from privfl_analytics.local.reading import read_category, read_number, read_text
 from privfl_analytics.local.sql import Raw
 from privfl_analytics.local.tables import Table, opened
@@ -37,8 +39,12 @@ def differences(schema: Schema, source: Source) -> tuple[str, ...]:
     names = [name for name in schema.columns if name in there]
     if not names:
         return tuple(found)
-    with opened(source, [name for name in needed if name in there]) as table:
-        return (*found, *_looked_at(schema, table, names))
+
+    def looked_at(slow: bool) -> list[str]:
+        with opened(source, [name for name in needed if name in there], careful=slow) as table:
+            return _looked_at(schema, table, names)
+
+    return (*found, *careful(source, looked_at))
 
 
 def _lacking(name: str, subject: bool, there: Mapping[str, str]) -> str:
@@ -61,7 +67,7 @@ def _looked_at(schema: Schema, table: Table, names: list[str]) -> list[str]:
             asked += [f"count(*) FILTER (WHERE {code} = {len(column.classes) + place})" for place in (0, 1)]
         else:
             asked += [f"count({read_text(raw, column)})", "0"]
-    statement = f"SELECT {', '.join(asked)} FROM {table.scan()}"  # noqa: S608 - built in reading and sql
+    statement = f"SELECT {', '.join(asked)} FROM {table.scan()}"
     ((rows, *values),) = table.connection.execute(statement).fetchall()
     if not rows:
         return ["the table has no rows"]

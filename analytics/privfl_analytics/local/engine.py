@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +15,20 @@ import pyarrow as pa
 from privfl.dp import LocalReport
 from privfl.entropy import Entropy
 from privfl.errors import Misuse
-from privfl.tasks import SiteData
+from privfl.tasks import FileSource, SiteData, Source
 from privfl_analytics.constructions import COUNT_SCALE, Distinct, Keys
 from privfl_analytics.local.batch import Batch, Ints
 from privfl_analytics.local.kernels import Kernel, Readers, kernel_of
 from privfl_analytics.local.plan import Asked, Choice, Plan
-from privfl_analytics.local.tables import Table, opened
+from privfl_analytics.local.tables import Table, Unreadable, opened
 from privfl_analytics.view import View
 
-__all__ = ["Asked", "sums"]
+__all__ = ["Asked", "careful", "sums"]
+
+T = TypeVar("T")
 
 #: Rows of one Arrow batch, and of the stretches in which they are worked on, which stay in the cache.
-_FETCHED, _ROWS = 1 << 16, 1 << 14
+_FETCHED, _ROWS = 1 << 16, 1 << 15
 _WORKERS = max(1, min(8, os.cpu_count() or 1))
 
 
@@ -60,21 +62,39 @@ def sums(
         one.construction.check(view)
         if isinstance(one.construction, Keys):
             raise Misuse("frequent values are no sum; ask for them with frequent()")
-    report = LocalReport() if report is None else report
     key = int.from_bytes(entropy.draw(8), "little")
+    found, own = careful(data.source, lambda careful: _summed(data.source, view, asked, rows, key, careful))
+    if report is not None:
+        report.nonfinite += own.nonfinite
+        report.zeroed += own.zeroed
+    return found
+
+
+def careful(source: Source, work: Callable[[bool], T]) -> T:
+    """What ``work(False)`` returns; for a Parquet file that cannot be read so, ``work(True)``."""
+    try:
+        return work(False)
+    except Unreadable:
+        if not isinstance(source, FileSource) or source.format != "parquet":
+            raise
+    return work(True)
+
+
+def _summed(
+    source: Source, view: View, asked: Sequence[Asked], rows: int | None, key: int, careful: bool
+) -> tuple[list[Ints], LocalReport]:
+    readers = Readers(view, LocalReport())
     summed = [one for one in asked if not isinstance(one.construction, Distinct)]
-    readers = Readers(view, report)
     kernels = [kernel_of(readers, one.construction) for one in summed]
-    plan = Plan(view, asked, rows, key)
     found: dict[int, Ints] = {}
-    with opened(data.source, plan.wanted) as table:
+    with opened(source, Plan(view, asked, rows, key).wanted, careful=careful) as table:
         if kernels:
             _stream(table, Plan(view, summed, rows, key), kernels)
         for at, one in enumerate(asked):
             if isinstance(one.construction, Distinct):
                 found[at] = _distinct(table, view, one, rows, key)
     totals = iter([kernel.total() for kernel in kernels])
-    return [found[at] if at in found else next(totals) for at in range(len(asked))]
+    return [found[at] if at in found else next(totals) for at in range(len(asked))], readers.report
 
 
 def _stream(table: Table, plan: Plan, kernels: Sequence[Kernel]) -> None:

@@ -22,19 +22,12 @@ from privfl_analytics.constructions import (
     DIAGONAL,
     OUTER_BITS,
     SQUARE,
-    VALUE_BITS,
     Axis,
     Construction,
     Gradient,
-    Is,
-    Linear,
-    One,
     Outer,
-    Square,
-    SquaredError,
     Sums,
     Tally,
-    Term,
 )
 from privfl_analytics.local.batch import UNIT, Batch, Cells, Floats, Ints, Terms, Whole
 from privfl_analytics.view import View

@@ -1,5 +1,6 @@
 """One statement that reads, filters and bounds the rows that a study needs, and what its columns mean."""
 
+# ruff: noqa: S608 - identifiers and values are quoted in sql and reading, and nothing else becomes part of a statement
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+from pyarrow import parquet
 
 from privfl.errors import DataError
 from privfl.tasks import FileSource
@@ -110,8 +111,7 @@ class FeatherStream(Stream):
         self._schema = schema
 
     def _kind(self, name: str) -> pa.DataType:
-        kind = self._schema.field(name).type
-        return clean(pa.array([], kind)).type if not pa.types.is_dictionary(kind) else kind.value_type
+        return _plain(self._schema.field(name).type)
 
     def raws(self, names: Sequence[str]) -> list[Raw]:
         if any(place < 0 for place in (self._places[name] for name in names)):
@@ -126,12 +126,43 @@ class FeatherStream(Stream):
                 reader = pa.ipc.open_file(held)
                 for at in range(reader.num_record_batches):
                     batch = reader.get_batch(at)
-                    columns = [clean(batch.column(self._places[name])) for name in names]
+                    columns = [clean(batch.column(self._places[name])).cast(self._kind(name)) for name in names]
                     yield pa.RecordBatch.from_arrays(
                         columns or [pa.array([0] * batch.num_rows, pa.int8())], schema=schema
                     )
 
         return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+class ParquetStream(Stream):
+    """A Parquet file through Arrow, for one that DuckDB refuses because a text in it is no UTF-8."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._schema = parquet.read_schema(path)
+        self.types = {one.name: str(one.type) for one in self._schema}
+
+    def raws(self, names: Sequence[str]) -> list[Raw]:
+        return [raw_of(f"c{at}", _plain(self._schema.field(name).type)) for at, name in enumerate(names)]
+
+    def open(self, names: Sequence[str]) -> pa.RecordBatchReader:
+        kinds = [_plain(self._schema.field(name).type) for name in names]
+        schema = pa.schema([(f"c{at}", kind) for at, kind in enumerate(kinds)] or [("nothing", pa.int8())])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with parquet.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(_ROWS, columns=list(names)):
+                    columns = [clean(batch.column(name)).cast(kind) for name, kind in zip(names, kinds, strict=True)]
+                    yield pa.RecordBatch.from_arrays(
+                        columns or [pa.array([0] * batch.num_rows, pa.int8())], schema=schema
+                    )
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of a column after :func:`clean`."""
+    return _plain(kind.value_type) if pa.types.is_dictionary(kind) else clean(pa.array([], kind)).type
 
 
 class LinesStream(Stream):
@@ -177,6 +208,8 @@ def file_stream(source: FileSource) -> Stream:
     Raises:
         DataError: an unknown format, or a file that is not of it.
     """
+    if source.format == "parquet":
+        return ParquetStream(source.path)
     if source.format == "feather":
         return FeatherStream(source.path)
     if source.format == "jsonl":

@@ -4,6 +4,7 @@ DuckDB gets one file, under a name that this module chose, and no network, no ex
 that it does not read itself (feather, JSON lines, sheets), frames and databases are streamed to it as Arrow batches.
 """
 
+# ruff: noqa: S608 - identifiers and values are quoted in sql and reading, and nothing else becomes part of a statement
 from __future__ import annotations
 
 import bz2
@@ -28,7 +29,7 @@ from privfl_analytics.local.databases import DatabaseStream
 from privfl_analytics.local.sql import Raw, identifier, literal
 from privfl_analytics.local.streams import FrameStream, Stream, file_stream
 
-__all__ = ["MEMORY", "Table", "connect", "opened"]
+__all__ = ["MEMORY", "Table", "Unreadable", "connect", "opened"]
 
 #: DuckDB's own memory; what does not fit goes to encrypted files in a folder of this call.
 MEMORY = "1GB"
@@ -41,6 +42,10 @@ _CONFIG = {
 }
 _OPEN: Mapping[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
+
+
+class Unreadable(DataError):
+    """A table of which rows cannot be read the way they were tried."""
 
 
 @dataclass(slots=True)
@@ -71,8 +76,10 @@ def connect(folder: Path, files: Sequence[Path] = ()) -> duckdb.DuckDBPyConnecti
 
 
 @contextmanager
-def opened(source: Source, wanted: Sequence[str] | None) -> Iterator[Table]:
+def opened(source: Source, wanted: Sequence[str] | None, *, careful: bool = False) -> Iterator[Table]:
     """The table of a source with the columns ``wanted``; None for the types of all.
+
+    With ``careful`` a Parquet file is read by Arrow, slower, but past text that is no UTF-8.
 
     Raises:
         DataError: it cannot be read, or lacks a column. Never because of what a row holds, and never with a value.
@@ -80,7 +87,7 @@ def opened(source: Source, wanted: Sequence[str] | None) -> Iterator[Table]:
     with TemporaryDirectory(prefix="privfl-") as made:
         folder = Path(made)
         try:
-            with _source(source, folder, wanted) as table:
+            with _source(source, folder, wanted, careful) as table:
                 yield table
         except PrivflError:
             raise
@@ -91,17 +98,17 @@ def opened(source: Source, wanted: Sequence[str] | None) -> Iterator[Table]:
         except OSError as error:
             raise DataError(f"the table cannot be read ({error.strerror or type(error).__name__}); check it") from None
         except (duckdb.Error, pa.ArrowException) as error:  # their own words may quote a row
-            raise DataError(f"the table cannot be read ({type(error).__name__}); check that it is whole") from None
+            raise Unreadable(f"the table cannot be read ({type(error).__name__}); check that it is whole") from None
 
 
 @contextmanager
-def _source(source: Source, folder: Path, wanted: Sequence[str] | None) -> Iterator[Table]:
+def _source(source: Source, folder: Path, wanted: Sequence[str] | None, careful: bool) -> Iterator[Table]:
     if isinstance(source, FileSource):
         if not source.path.is_file():
             raise DataError(f"there is no table {source.path}; check the path")
         if source.format in _SEPARATORS:
             table = _text(source, folder, wanted)
-        elif source.format == "parquet":
+        elif source.format == "parquet" and not careful:
             table = _parquet(source, folder, wanted)
         else:
             with _streamed(file_stream(source), folder, wanted) as table:
@@ -146,7 +153,7 @@ def _text(source: FileSource, folder: Path, wanted: Sequence[str] | None) -> Tab
     """A text file: every field as text, so that nothing about it is guessed from rows.
 
     A line with too few fields is filled with missing ones, fields too many are ignored, and so is a line that cannot
-    be read at all.
+    be read at all. One thread reads: several would guess where a line begins, and guess wrong beside a broken one.
     """
     separator, link = _SEPARATORS[source.format], _link(source, folder, ".csv")
     with _OPEN.get(link.suffix, open)(link, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
@@ -158,7 +165,7 @@ def _text(source: FileSource, folder: Path, wanted: Sequence[str] | None) -> Tab
     made = ", ".join(f"'c{at}': 'VARCHAR'" for at in range(len(header)))
     scan = (
         f"read_csv({literal(str(link))}, auto_detect=false, header=true, delim={literal(separator)}, quote='\"', "
-        f"escape='\"', columns={{{made}}}, null_padding=true, ignore_errors=true, strict_mode=false, "
+        f"escape='\"', columns={{{made}}}, null_padding=true, ignore_errors=true, strict_mode=false, parallel=false, "
         f"compression={literal('gzip' if link.suffix == '.gz' else 'none')})"
     )
     raws = {name: Raw.of_type(f"c{header.index(name)}", "VARCHAR", loose=True) for name in names}
