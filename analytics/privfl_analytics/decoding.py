@@ -14,7 +14,8 @@ import numpy as np
 from privfl.dp import Cost, Trust, epsilon_of_cost
 from privfl.errors import Misuse
 from privfl_analytics.answer import Answer
-from privfl_analytics.layout import Part, noise_of_sum
+from privfl_analytics.layout import Part
+from privfl_analytics.noise import noise_of_sum
 from privfl_analytics.opened import History, Opened
 from privfl_analytics.result import PrivacyReport, StudyResult
 from privfl_analytics.states import read_state, state_text

@@ -15,7 +15,7 @@ from privfl.dp import Release, Trust, additive_mu2, epsilon_of_mu
 from privfl.dp.accounting import root_up
 from privfl.errors import BudgetExceeded, Misuse
 from privfl.tasks import Schema
-from privfl_analytics.layout import noise_of_sum
+from privfl_analytics.noise import noise_of_sum
 
 if TYPE_CHECKING:
     from privfl_analytics.question import StudyQuestion

@@ -27,20 +27,11 @@ from privfl.tasks.question import Price, costs_of
 from privfl_analytics.constructions import Construction
 from privfl_analytics.decoding import decoded, noisy_of, privacy_of, replayed
 from privfl_analytics.descriptor import Descriptor, text_of
-from privfl_analytics.layout import (
-    RING,
-    Part,
-    Setting,
-    Stage,
-    check_unit,
-    key_cost,
-    key_threshold,
-    rows_of,
-    stages_of,
-    x_max_of,
-)
+from privfl_analytics.layout import RING, Part, Setting, Stage, check_unit, rows_of, stages_of
+from privfl_analytics.noise import key_cost, key_threshold, x_max_of
 from privfl_analytics.opened import History, Opened
 from privfl_analytics.result import PrivacyReport, StudyResult
+from privfl_analytics.stated import constructions_at
 from privfl_analytics.states import read_state, state_text
 from privfl_analytics.statistic import Noisy, State
 
@@ -225,45 +216,9 @@ class StudyQuestion(Question):
         if len(texts) != len(queries):
             raise Malformed(f"stage {stage} has {len(queries)} queries and inputs for {len(texts)} came")
         states = {query: read_state(text) for query, text in zip(queries, texts, strict=True)}
-        read = _Read(stage, self._constructions(stage, states))
+        read = _Read(stage, constructions_at(self, stage, states))
         self._last = inputs, read
         return read
-
-    def _constructions(self, stage: int, states: Mapping[int, State | None]) -> tuple[Construction, ...]:
-        made: dict[int, tuple[Construction, ...]] = {}
-        for query, step in self.plan[stage].steps.items():
-            state = states[query]
-            if (step == 0) != (state is None):
-                raise Malformed("a query's first stage has no state, and every later one has")
-            try:
-                made[query] = self.study.queries[query].constructions(self.view, step, state)
-                for one in made[query]:
-                    one.check(self.view)
-            except Malformed:
-                raise
-            except (Misuse, ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
-                raise Malformed(f"the state of a query does not fit its statistic ({type(error).__name__})") from None
-        found = []
-        for part in self.plan[stage].parts:
-            constructions = made[part.query]
-            if part.place >= len(constructions) or not self._same(part.construction, constructions[part.place]):
-                raise Malformed("the state of a query changes the shape or sensitivity of what was planned")
-            found.append(constructions[part.place])
-        if len(found) != sum(map(len, made.values())):
-            raise Malformed("the state of a query adds to what was planned")
-        return tuple(found)
-
-    def _same(self, planned: Construction, now: Construction) -> bool:
-        view, rows = self.view, self.rows
-        return (
-            type(planned) is type(now)
-            and planned.shape(view) == now.shape(view)
-            and planned.by == now.by
-            and planned.scale == now.scale
-            and now.delta2(view, rows) <= planned.delta2(view, rows)
-            and now.reach(view) <= planned.reach(view)
-            and set(now.names()) <= set(planned.names())
-        )
 
     # -- the site ------------------------------------------------------------------------------------
 

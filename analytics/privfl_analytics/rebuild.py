@@ -6,7 +6,8 @@ from privfl.dp import Trust, Unit, epsilon_of_cost, mu_for_budget
 from privfl.errors import Malformed, Misuse, Refused
 from privfl.tasks import Schema
 from privfl_analytics.descriptor import Descriptor, number_of
-from privfl_analytics.layout import MAX_LENGTH, RING, Setting, release_of, rows_of, total_cost
+from privfl_analytics.layout import MAX_LENGTH, RING, Setting, rows_of
+from privfl_analytics.noise import release_of, total_cost
 from privfl_analytics.question import StudyQuestion
 from privfl_analytics.study import MAX_ATTEMPTS, MAX_EPSILON, Study
 

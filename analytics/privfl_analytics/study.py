@@ -14,7 +14,8 @@ from privfl.budget import Purpose
 from privfl.dp import Trust, Unit
 from privfl.errors import BudgetExceeded, Misuse
 from privfl.tasks import Schema
-from privfl_analytics.layout import MAX_LENGTH, Setting, fewest_survivors, least_epsilon, plan_releases, stages_of
+from privfl_analytics.layout import MAX_LENGTH, Setting, fewest_survivors, stages_of
+from privfl_analytics.noise import least_epsilon, plan_releases
 from privfl_analytics.query import Query, checked_name
 from privfl_analytics.view import Score, View
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from privfl_analytics import History, Query, Study, StudyQuestion
 from privfl_analytics.answer import Answer, Row
 from privfl_analytics.constructions import Bins, Construction, Keys, Linear, One, Sums, Tally
 from privfl_analytics.descriptor import Descriptor
-from privfl_analytics.layout import key_threshold
+from privfl_analytics.noise import key_threshold
 from privfl_analytics.states import read_state, state_text
 from privfl_analytics.statistic import REGISTRY, Context, Noisy, State, Statistic
 from privfl_analytics.view import View
@@ -126,7 +126,7 @@ for _made in (Twice, BySite, Named):
 def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for made in (Twice, BySite, Named):
         monkeypatch.setitem(REGISTRY, made.name, made)
-    yield
+    return
 
 
 WHERE = "age >= 20 or sex == 'f'"
@@ -368,9 +368,7 @@ def test_no_person_moves_a_block_by_more_than_is_charged(unit: str) -> None:
         {"patient": "new", "age": age, "bmi": bmi, "sex": sex, "ill": True, "stage": 1, "mean radius": 1.0, "code": "A"}
         for age, bmi, sex in product(ages, bmis, sexes)
     ]
-    added = (
-        [[row] for row in rows] if unit == "record" else [[one, two] for one, two in zip(rows, rows[1:], strict=False)]
-    )
+    added = [[row] for row in rows] if unit == "record" else [[one, two] for one, two in pairwise(rows)]
     added += [[row, row, row] for row in rows[:3]] if unit == "subject" else []
     base = FRAMES[0]
     largest: dict[str, int] = {}
@@ -518,7 +516,7 @@ def test_uploads_saturate_and_are_fresh() -> None:
 
 def test_a_history_survives_and_decides_the_same() -> None:
     question = compiled()
-    history, result = asked(question)
+    history, _result = asked(question)
     part = History(history.stages[:1])
     again = History.decode(part.encode())
     assert question.next_inputs(again) == question.next_inputs(part)

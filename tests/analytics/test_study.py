@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from privfl_analytics import Query, Score, Study, bins
-from privfl_analytics.layout import total_cost
+from privfl_analytics.noise import total_cost
 from privfl_analytics.study_file import read_fields, read_study
 from privfl_analytics.yaml_lines import InvalidStudy
 
