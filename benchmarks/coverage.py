@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 from privfl_analytics.answer import Row
-from privfl_analytics.layout import noise_of_sum
+from privfl_analytics.noise import noise_of_sum
 from privfl_analytics.opened import History
 from privfl_analytics.question import StudyQuestion
 from privfl_analytics.result import StudyResult
