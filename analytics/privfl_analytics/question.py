@@ -38,6 +38,7 @@ from privfl_analytics.statistic import Noisy, State
 if TYPE_CHECKING:
     from privfl.runtime import run as runs
     from privfl_analytics.explain import Explanation
+    from privfl_analytics.preview import OwnAnswers
     from privfl_analytics.run import StudyRun
     from privfl_analytics.study import Study
 
@@ -180,6 +181,12 @@ class StudyQuestion(Question):
         from privfl_analytics.explain import explain_question  # noqa: PLC0415 - brings tables
 
         return explain_question(self)
+
+    def preview(self, data: SiteData) -> OwnAnswers:
+        """One site's own exact answers, for its operator after he has approved; nothing leaves, nothing is charged."""
+        from privfl_analytics.preview import own_answers  # noqa: PLC0415 - operators alone ask for it
+
+        return own_answers(self, data)
 
     # -- inputs of a stage ---------------------------------------------------------------------------
 
