@@ -116,7 +116,18 @@ class Newton(Statistic):
         reach = 1.96 * sds[-1][0] / math.sqrt(self.late()) * steepest / records
         return (
             f"each coefficient ± {reach:.2g} per public scale of its feature or more, from noise alone; "
-            f"X'X ± {100 * 1.96 * sds[0][0] * CROSSED * self.outer(view).radius ** 2 / records:.2g} %"
+            f"X'X ± {100 * 1.96 * sds[0][0] * CROSSED * self.outer(view).radius ** 2 / records:.2g} %; {self.split()}"
+        )
+
+    def split(self) -> str:
+        """How the budget is divided, in words."""
+        late = self.late()
+        early = self.steps - late
+        whole = (_MOMENTS + _COUNT + early * _EARLY + late * _LATE) / 100.0
+        first, one, last = (share / whole for share in (_MOMENTS + _COUNT, _EARLY, _LATE))
+        return (
+            f"of the budget {first:.0f} % go to the moments of the features, {one:.0f} % to each of the first "
+            f"{early} steps and {last:.0f} % to each of the last {late}"
         )
 
     def linear(self) -> LinearRegression:

@@ -133,7 +133,8 @@ class Components(Statistic):
         edge = 2 * sds[1][0] * CROSSED * math.sqrt(len(self.columns)) * asked.radius**2 / records
         return (
             f"each component's variance ± {reach:.2g} of one standardised column's, from noise alone; "
-            f"components less than {edge:.2g} apart are not resolved"
+            f"components less than {RESOLVED * edge:.2g} apart are not resolved; "
+            "a fifth of the budget goes to the means and spreads of the first round"
         )
 
     def _second(self, view: View, frames: tuple[Linear, ...]) -> Outer:

@@ -96,7 +96,8 @@ class _Fitted(Newton):
     def _notes(self, view: View, ended: Ended, why: str) -> list[str]:
         said = [
             f"The curvature is that of normal features; a row's gradient beyond {self.clip_of(view):.3g} is shortened, "
-            "which biases outside the intervals."
+            "which biases outside the intervals.",
+            f"{self.split()[0].upper()}{self.split()[1:]}; coefficients are averaged over these.",
         ]
         if self.model() == "poisson":
             said.append("Standard errors take the label's variance for its mean.")

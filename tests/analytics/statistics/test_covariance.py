@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from privfl_analytics.constructions import Classes
 from privfl_analytics.statistic import Context, Noisy
 from privfl_analytics.statistics.covariance import Correlation, Covariance
 from privfl_analytics.view import View
@@ -151,3 +152,25 @@ def test_units_and_words() -> None:
     assert found.rows[2].unit == "years²"
     assert found.rows[3].unit == ""
     assert found.title == "the covariance of age, rate"
+
+
+def test_below_the_display_minimum_nothing_is_shown() -> None:
+    """Not the count, nor the share of shortened rows, nor a moment, and details have none either."""
+    frame = rows_of(np.random.default_rng(7), 30)
+    found = answer(Covariance(columns=NAMES), schema_for(30), [frame], context=Context(min_cell_count=40, records=30))
+    assert all(row.value is None and "minimum" in row.note for row in found.rows)
+    assert not any(one for line in found.details["matrix"] for one in line)
+    few = answer(Covariance(columns=NAMES), schema_for(30), [frame], context=Context(min_cell_count=5, records=30))
+    assert few.value("count") == 30
+    assert np.isnan(few.value("shortened share"))
+
+
+def test_by_groups_each_group_is_its_own() -> None:
+    """A group's matrix is that of its rows; a group without rows is not resolved."""
+    frame = rows_of(np.random.default_rng(8), 90).assign(sex=["f", "m", "f"] * 30)
+    schema = schema_for(90, sex={"classes": ["f", "m"]})
+    found = answer(Correlation(columns=("age", "pressure")), schema, [frame], by=(Classes(column="sex"),))
+    for sex in ("f", "m"):
+        expected = frame[frame["sex"] == sex][["age", "pressure"]].corr().iloc[0, 1]
+        assert found.value("correlation", sex=sex) == pytest.approx(expected, abs=5 * GRID)
+    assert np.isnan(found.value("correlation", sex="missing"))

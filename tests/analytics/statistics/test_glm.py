@@ -254,3 +254,25 @@ def test_shares_and_sensitivities_are_public() -> None:
     planned, made = (asked.constructions(view, 3, one)[0] for one in (None, {"beta": [0.5, 1.0, -2.0]}))
     assert (planned.shape(view), planned.delta2(view)) == (made.shape(view), made.delta2(view))
     assert made.beta == (0.5, 1.0, -2.0)
+
+
+def test_below_the_display_minimum_nothing_is_shown() -> None:
+    """No coefficient and no path to it where the rows are fewer than may be counted aloud."""
+    frame = rows_of(np.random.default_rng(7), 30)
+    frame = frame.assign(ill=np.arange(30) % 3 == 0, rate=frame["rate"])
+    hidden = Context(min_cell_count=40, records=30)
+    for asked in (Logistic(label="ill", features=FEATURES), Glm(label="rate", features=FEATURES)):
+        found = answer(asked, schema(30), [frame], context=hidden)
+        assert all(row.value is None and "minimum" in row.note for row in found.rows)
+        assert found.details["coefficients"] is None
+        assert "path" not in found.details
+
+
+def test_the_division_of_the_budget_is_said() -> None:
+    """In the plan's words and with the answer, and it adds up."""
+    asked = Logistic(label="ill", features=FEATURES, steps=5)
+    said = asked.precision(View(schema(100)), [[1.0, 1.0], *([[1.0]] * 5)], 100)
+    assert asked.split() in said
+    shares = [float(word) for word in asked.split().split() if word.isdigit()]
+    moments, early, steps, late, last = shares
+    assert moments + early * steps + late * last == pytest.approx(100, abs=3)
