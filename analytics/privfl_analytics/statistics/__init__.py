@@ -23,9 +23,7 @@ from privfl_analytics.statistics.histograms import Values as Values
 from privfl_analytics.statistics.log_rank import LogRank as LogRank
 from privfl_analytics.statistics.marginals import Marginals as Marginals
 from privfl_analytics.statistics.moments import Mean as Mean
-from privfl_analytics.statistics.moments import Sd as Sd
 from privfl_analytics.statistics.moments import Sum as Sum
-from privfl_analytics.statistics.moments import Variance as Variance
 from privfl_analytics.statistics.profile import ProfileCounts as ProfileCounts
 from privfl_analytics.statistics.quality import Quality as Quality
 from privfl_analytics.statistics.quantiles import Ecdf as Ecdf
@@ -34,5 +32,7 @@ from privfl_analytics.statistics.quantiles import Quantiles as Quantiles
 from privfl_analytics.statistics.quantiles import Range as Range
 from privfl_analytics.statistics.regression import LinearRegression as LinearRegression
 from privfl_analytics.statistics.sites import SiteDivergence as SiteDivergence
+from privfl_analytics.statistics.spread import Sd as Sd
+from privfl_analytics.statistics.spread import Variance as Variance
 from privfl_analytics.statistics.survival import Survival as Survival
 from privfl_analytics.statistics.tables import Crosstab as Crosstab

@@ -1,4 +1,4 @@
-"""Sum, mean, variance and standard deviation of a numeric column or score.
+"""Sum and mean of a numeric column or score, and what variances share with them.
 
 All come from Σ1, Σt and Σ(2t² - 1) of t = (x - center)/half in [-1, 1]. For the population the sums vary as those of
 a Poisson number of independent rows; ratios of them then vary as they do for a fixed number of rows.
@@ -8,35 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from privfl.errors import Misuse
 from privfl_analytics.answer import Answer, Row
-from privfl_analytics.constructions import VALUE_BITS, Bins, Construction, Linear, One, Square, Sums, Tally
+from privfl_analytics.constructions import Construction, Linear, One, Square, Sums
 from privfl_analytics.decode import (
     BELOW_MINIMUM,
-    NOT_RESOLVED,
-    Estimate,
     count_rows,
     delta_method,
     estimate,
     jacobian,
     number,
-    share_of,
     z_of,
 )
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
 from privfl_analytics.statistics.binned import Floats, answered
 from privfl_analytics.view import View
 
-__all__ = ["Mean", "Sd", "Sum", "Variance", "sampling_covariance", "window_of"]
-
-#: A variance (of t) that rounding alone makes of a constant column.
-_FLAT = 2.0 ** (1 - VALUE_BITS)
-_FEW = "needs two rows or more"
+__all__ = ["Mean", "Moments", "Sum", "mean_of", "sampling_covariance", "window_of"]
 
 
 def sampling_covariance(sums: Floats, kurtosis: float = 3.0) -> Floats:
@@ -64,13 +56,6 @@ def mean_of(sums: Floats) -> Floats:
     return np.asarray(sums[..., 1] / sums[..., 0])
 
 
-def variance_of(sums: Floats) -> Floats:
-    """The unbiased variance of t from sums (…, 3)."""
-    count = sums[..., 0]
-    about = (sums[..., 2] / count + 1) / 2 - np.square(sums[..., 1] / count)
-    return np.asarray(about * count / (count - 1))
-
-
 def window_of(state: State | None, lower: float, upper: float) -> tuple[float, float]:
     """The public window of a second stage; by default the bounds.
 
@@ -88,7 +73,7 @@ def window_of(state: State | None, lower: float, upper: float) -> tuple[float, f
     return low, high
 
 
-class _Moments(Statistic):
+class Moments(Statistic):
     """Common to all: the frame of t, and rows that need a resolved and large enough count."""
 
     column: str
@@ -133,7 +118,7 @@ class _Moments(Statistic):
         return records * np.array([1.0, mean, 2 * (mean**2 + spread**2) - 1])
 
 
-class Sum(_Moments):
+class Sum(Moments):
     """The sum of a column over rows in which it has a value.
 
     Args:
@@ -177,7 +162,7 @@ class Sum(_Moments):
         return f"the sum ± {1.96 * sds[0][0] * math.hypot(*self.frame(view).frame(view)):.3g} {unit}".rstrip()
 
 
-class Mean(_Moments):
+class Mean(Moments):
     """The mean of a column over rows in which it has a value: pooled sums, never a mean of sites' means.
 
     Args:
@@ -221,157 +206,3 @@ class Mean(_Moments):
         sums = self.nominal(view, records, frame)[: 3 if self.spread else 2]
         se = delta_method(jacobian(mean_of, sums), np.eye(len(sums)) * sds[0][0] ** 2)
         return f"the mean ± {1.96 * frame.frame(view)[1] * se.item():.3g} {view.numeric(self.column).unit}".rstrip()
-
-
-class _Spread(_Moments):
-    """Variance and standard deviation: one stage over the bounds, or two, the second over a window that fits."""
-
-    column: str
-    two_stage: bool = False
-    width: Annotated[float, Field(ge=1, le=20)] = 4.0
-    kurtosis: Annotated[float, Field(ge=1, le=1000)] = 3.0
-
-    def stages(self, view: View) -> int:
-        return 2 if self.two_stage else 1
-
-    def constructions(self, view: View, stage: int = 0, state: State | None = None) -> tuple[Construction, ...]:
-        """Σ(1, t, 2t² - 1); in a second stage over the window, and how many rows lie outside of it."""
-        if stage == 0:
-            return (self.sums(view, True),)
-        column = view.numeric(self.column)
-        window = window_of(state, column.lower, column.upper)
-        return (self.sums(view, True, state), Tally(axes=(Bins(column=self.column, edges=window),)))
-
-    def weights(self, view: View) -> Sequence[Sequence[float]]:
-        """Half for each stage; of the second a tenth for the rows outside of the window."""
-        return [[0.5], [0.45, 0.05]] if self.two_stage else [[1.0]]
-
-    def decide(self, view: View, stage: int, sums: Sequence[Noisy], state: State | None) -> State:
-        """A window of ``width`` noisy standard deviations, widened by what the noise leaves open."""
-        column, noisy = view.numeric(self.column), sums[0]
-        whole = {"lower": column.lower, "upper": column.upper}
-        center, half = self.frame(view).frame(view)
-        rows = Context(interval="rows")
-        mean = estimate(mean_of, noisy.values, noisy.sd, rows, denominators=(0,), limits=(-1.0, 1.0))
-        if mean is None or noisy.values[0] < 1.5:
-            return whole
-        spread = max(float(variance_of(noisy.values)), 0.0) + z_of(rows) * noise_of(noisy)
-        reach = half * (self.width * math.sqrt(spread) + mean.upper - mean.value)
-        reach, middle = max(reach, half / 1024), center + half * mean.value
-        low, high = max(column.lower, middle - reach), min(column.upper, middle + reach)
-        return {"lower": low, "upper": high} if low < high else whole
-
-    def of_t(self, noisy: Noisy, context: Context) -> Estimate | None:
-        """The variance of t; None where it is negative beyond rounding, or not resolved."""
-        if noisy.values[0] < 1.5:
-            return None
-        found = estimate(
-            variance_of,
-            noisy.values,
-            noisy.sd,
-            context,
-            sample=sampling_covariance(noisy.values, self.kurtosis),
-            denominators=(0,),
-        )
-        if found is None or 2 * z_of(context) * noise_of(noisy) >= 1.0:
-            return None
-        if noisy.sd == 0 and abs(found.value) <= _FLAT:
-            return Estimate(0.0, found.se, 0.0, max(found.upper, 0.0))
-        if found.value <= 0:
-            return None
-        return Estimate(found.value, found.se, max(found.lower, 0.0), found.upper)
-
-    def spread(self, view: View, stages: Sequence[Sequence[Noisy]], states: Sequence[State | None], context: Context
-               ) -> tuple[Noisy, Estimate | None, float, str, list[str], list[Row]]:  # fmt: skip
-        """The last stage's sums, variance of t, half width, why not, notes, and the share outside of the window."""
-        noisy, state = stages[-1][0], states[-1] if self.two_stage else None
-        _, half = self.frame(view, state).frame(view)
-        found = self.of_t(noisy, context)
-        why = "" if found is not None else _FEW if noisy.sd == 0 else NOT_RESOLVED
-        notes, more = [], []
-        if context.interval == "population":
-            notes.append(f"the interval for the population takes a kurtosis of {self.kurtosis:g} (normal: 3)")
-        if self.two_stage:
-            column = view.numeric(self.column)
-            low, high = window_of(state, column.lower, column.upper)
-            cells = stages[-1][1].values
-            outside = share_of(cells[:2], 1, stages[-1][1].sd, context)
-            more = [number("share outside the window", outside)]
-            notes.append(f"values beyond [{low:.4g}, {high:.4g}], a window chosen from noisy sums, count as its ends")
-        return noisy, found, half, why, notes, more
-
-    def nominal_errors(self, view: View, sds: Sequence[Sequence[float]], records: int) -> tuple[float, float]:
-        """(variance, its standard error from noise) to expect, in the column's unit squared."""
-        column, frame = view.numeric(self.column), self.frame(view)
-        if self.two_stage:
-            reach = self.width * column.scale
-            low, high = max(column.lower, column.center - reach), min(column.upper, column.center + reach)
-            frame = self.frame(view, {"lower": low, "upper": high})
-        half = frame.frame(view)[1]
-        slopes = jacobian(variance_of, self.nominal(view, max(records, 2), frame))
-        return column.scale**2, half**2 * delta_method(slopes, np.eye(3) * sds[-1][0] ** 2).item()
-
-
-def noise_of(noisy: Noisy) -> float:
-    """Standard deviation that noise alone gives the variance of t, by the delta method."""
-    return delta_method(jacobian(variance_of, noisy.values), np.eye(3) * noisy.sd**2).item()
-
-
-class Variance(_Spread):
-    """The variance (divided by n - 1) of a column.
-
-    Args:
-        two_stage: for wide bounds: half of the budget finds a window around the mean, the other half looks closely.
-        width: half width of that window in (noisy) standard deviations.
-        kurtosis: of the population, which the interval for it needs and three sums do not tell; 3 is the normal one.
-    """
-
-    name: ClassVar[str] = "variance"
-    summary: ClassVar[str] = "variance of a numeric column"
-
-    def decode(
-        self, view: View, stages: Sequence[Sequence[Noisy]], states: Sequence[State | None], context: Context
-    ) -> Answer:
-        """Rows ``variance`` and ``count``; a negative variance is not resolved."""
-        noisy, found, half, why, notes, more = self.spread(view, stages, states, context)
-        unit = view.numeric(self.column).unit
-        if found is not None:
-            square = half * half
-            found = Estimate(found.value * square, found.se * square, found.lower * square, found.upper * square)
-        row = number("variance", found, unit=f"{unit}²" if unit else "", note=why)
-        return self.finish(view, noisy, row, context, notes, more)
-
-    def words(self) -> str:
-        return f"the variance of {self.column}{', in two stages' if self.two_stage else ''}"
-
-    def precision(self, view: View, sds: Sequence[Sequence[float]], records: int) -> str:
-        variance, se = self.nominal_errors(view, sds, records)
-        return f"a variance of {variance:.3g} (as declared) ± {1.96 * se:.3g}"
-
-
-class Sd(_Spread):
-    """The standard deviation of a column: the root of :class:`Variance`, with the same options."""
-
-    name: ClassVar[str] = "sd"
-    summary: ClassVar[str] = "standard deviation of a numeric column"
-
-    def decode(
-        self, view: View, stages: Sequence[Sequence[Noisy]], states: Sequence[State | None], context: Context
-    ) -> Answer:
-        """Rows ``sd`` and ``count``; the interval is the root of the variance's."""
-        noisy, found, half, why, notes, more = self.spread(view, stages, states, context)
-        if found is not None:
-            root = math.sqrt(found.value)
-            se = found.se / (2 * root) if root > 0 else 0.0
-            ends = math.sqrt(found.lower), math.sqrt(found.upper)
-            found = Estimate(half * root, half * se, half * ends[0], half * ends[1])
-        row = number("sd", found, unit=view.numeric(self.column).unit, note=why)
-        return self.finish(view, noisy, row, context, notes, more)
-
-    def words(self) -> str:
-        return f"the standard deviation of {self.column}{', in two stages' if self.two_stage else ''}"
-
-    def precision(self, view: View, sds: Sequence[Sequence[float]], records: int) -> str:
-        variance, se = self.nominal_errors(view, sds, records)
-        unit, root = view.numeric(self.column).unit, math.sqrt(variance)
-        return f"a standard deviation of {root:.3g} (as declared) ± {1.96 * se / (2 * root):.3g} {unit}".rstrip()
