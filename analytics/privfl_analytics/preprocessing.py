@@ -22,12 +22,11 @@ import pandas as pd
 from privfl.errors import Misuse
 from privfl.tasks import Schema
 from privfl_analytics.answer import Answer
+from privfl_analytics.encoders import FederatedKBinsDiscretizer, FederatedOneHotEncoder
 from privfl_analytics.query import Query
 from privfl_analytics.study import Study
 from privfl_analytics.transformers import (
-    FederatedKBinsDiscretizer,
     FederatedMinMaxScaler,
-    FederatedOneHotEncoder,
     FederatedSimpleImputer,
     FederatedStandardScaler,
     FederatedTransformer,

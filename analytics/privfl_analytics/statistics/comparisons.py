@@ -13,7 +13,6 @@ from privfl.tasks import Class
 from privfl_analytics.answer import Answer, Row
 from privfl_analytics.constructions import VALUE_BITS, Classes, Construction, Linear, One, Square, Sums
 from privfl_analytics.decode import (
-    BELOW_MINIMUM,
     FIRM,
     NOT_RESOLVED,
     RESOLVED,
@@ -23,6 +22,16 @@ from privfl_analytics.decode import (
     z_of,
 )
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
+from privfl_analytics.statistics._groups import (
+    between_noise,
+    mean_noise,
+    moments,
+    redrawn,
+    split,
+    weak,
+    welch,
+    within_noise,
+)
 from privfl_analytics.statistics.binned import Floats, answered, band, chosen, simulated, withheld
 from privfl_analytics.view import View
 
@@ -66,14 +75,14 @@ class _Compared(Statistic):
         places_at: list[dict[str, str | float]] = [{self.group: label} for label in places.values()]
         rows = count_rows("count", cells[:, 0], noisy.sd, places_at, context)
         for one, at in zip(cells, places_at, strict=True):
-            why = _weak(float(one[0]), noisy.sd, context)
+            why = weak(float(one[0]), noisy.sd, context)
             if why:
                 note = note or why
                 rows.append(withheld("mean", why, at, unit))
                 continue
-            n, mean, variance = _moments(one)
+            n, mean, variance = moments(one)
             sampled = float(variance / n) if context.interval == "population" else 0.0
-            se = half * float(np.sqrt(_mean_noise(n, mean, noisy.sd) + max(sampled, 0.0)))
+            se = half * float(np.sqrt(mean_noise(n, mean, noisy.sd) + max(sampled, 0.0)))
             rows.append(number("mean", interval_of(float(center + half * mean), se, context), at=at, unit=unit))
         return cells, tuple(rows), note
 
@@ -112,15 +121,15 @@ class TTest(_Compared):
         names = ("difference", "t statistic", "degrees of freedom", "p-value")
         if note:
             return answered(self, context, [*rows, *(withheld(what, note) for what in names)])
-        t, freedom, se = (float(one) for one in _welch(cells, noisy.sd))
-        if not np.isfinite(t) or (noisy.sd == 0 and max(_moments(cells)[2]) < _FLAT):
+        t, freedom, se = (float(one) for one in welch(cells, noisy.sd))
+        if not np.isfinite(t) or (noisy.sd == 0 and max(moments(cells)[2]) < _FLAT):
             return answered(self, context, [*rows, *(withheld(what, _CONSTANT) for what in names)])
         half = Linear(column=self.column).frame(view)[1]
         found = [*rows, self._difference(view, cells, noisy.sd, half, (freedom, se), context)]
         if min(cells[:, 0]) > FIRM * noisy.sd:
             p = Row("p-value", float(2 * stats.t.sf(abs(t), freedom)))
         else:
-            null = _welch(_simulated(cells, noisy.sd, context, equal=True), noisy.sd)[0]
+            null = welch(redrawn(cells, noisy.sd, context, equal=True), noisy.sd)[0]
             p = simulated(abs(t), np.abs(np.nan_to_num(null, nan=np.inf)))
         found += [Row("t statistic", t), Row("degrees of freedom", freedom), p]
         return answered(self, context, found, notes=_notes(noisy.sd))
@@ -128,15 +137,15 @@ class TTest(_Compared):
     def _difference(
         self, view: View, cells: Floats, sd: float, half: float, error: tuple[float, float], context: Context
     ) -> Row:
-        _, mean, _ = _moments(cells)
+        _, mean, _ = moments(cells)
         value, (freedom, se), unit = half * float(mean[0] - mean[1]), error, view.numeric(self.column).unit
         if min(cells[:, 0]) > FIRM * sd:
             reach = float(stats.t.ppf((1 + context.confidence) / 2, freedom)) * se
             if context.interval == "rows":
-                se = float(np.sqrt(_mean_noise(cells[:, 0], mean, sd).sum()))
+                se = float(np.sqrt(mean_noise(cells[:, 0], mean, sd).sum()))
                 reach = z_of(context) * se
             return Row("difference", value, {}, half * se, value - half * reach, value + half * reach, unit)
-        drawn = _moments(_simulated(cells, sd, context))[1]
+        drawn = moments(redrawn(cells, sd, context))[1]
         spread, low, high = band(half * (drawn[:, 0] - drawn[:, 1]), context)
         return Row("difference", value, {}, float(spread), float(low), float(high), unit)
 
@@ -173,15 +182,15 @@ class Anova(_Compared):
         noisy = stages[0][0]
         cells, rows, note = self.groups(view, noisy, context)
         names = ("F statistic", "degrees of freedom between", "degrees of freedom within", "p-value", "eta squared")
-        within, between, freedom = (float(one) for one in _split(cells))
+        within, between, freedom = (float(one) for one in split(cells))
         if not note and noisy.sd == 0 and within < _FLAT * freedom:
             note = _CONSTANT
         if note:
             return answered(self, context, [*rows, *(withheld(what, note) for what in names)])
         groups = len(cells)
-        firm = within > RESOLVED * _within_noise(cells, noisy.sd)
+        firm = within > RESOLVED * within_noise(cells, noisy.sd)
         f = (between / (groups - 1)) / (within / freedom) if firm else None
-        real = max(between - _between_noise(cells, noisy.sd), 0.0)
+        real = max(between - between_noise(cells, noisy.sd), 0.0)
         share = float(np.clip(real / (real + within), 0, 1)) if firm else None
         values = dict(zip(names, (f, groups - 1.0, freedom, None, share), strict=True))
         found = [Row(what, value, note="" if value is not None else NOT_RESOLVED) for what, value in values.items()]
@@ -192,11 +201,11 @@ class Anova(_Compared):
 def _anova_p(cells: Floats, sd: float, context: Context, firm: bool) -> Row:
     """The p-value of F; where noise drowns the spread within groups, of the spread between them alone."""
     groups = len(cells)
-    within, between, freedom = _split(cells)
+    within, between, freedom = split(cells)
     if sd == 0:
         f = between / (groups - 1) / (within / freedom)
         return Row("p-value", float(stats.f.sf(f, groups - 1, freedom)))
-    w, b, df = _split(_simulated(cells, sd, context, equal=True))
+    w, b, df = split(redrawn(cells, sd, context, equal=True))
     if not firm:
         return simulated(float(between), b)
     ratios = np.divide(b * df, w, out=np.full_like(b, np.inf), where=(w > 0) & (df > 0))
@@ -205,76 +214,3 @@ def _anova_p(cells: Floats, sd: float, context: Context, firm: bool) -> Row:
 
 def _notes(sd: float) -> tuple[str, ...]:
     return ("The p-value's null includes the noise; a test is about the population.",) if sd else ()
-
-
-def _weak(n: float, sd: float, context: Context) -> str:
-    """Why a group's mean cannot be shown; empty if it can."""
-    if n < RESOLVED * sd:
-        return NOT_RESOLVED
-    if context.min_cell_count > 1 and n < context.min_cell_count:
-        return BELOW_MINIMUM
-    return "fewer than two rows in a group" if n < 2 else ""
-
-
-def _moments(cells: Floats) -> tuple[Floats, Floats, Floats]:
-    """n, mean and sample variance of t from (…, 3) sums; a count that noise made too small is taken for 1 + 2⁻¹⁰."""
-    n = np.maximum(cells[..., 0], 1 + 2.0**-10)
-    mean = cells[..., 1] / n
-    square = (cells[..., 2] + cells[..., 0]) / 2
-    return n, mean, (square - n * mean**2) / (n - 1)
-
-
-def _mean_noise(n: Floats, mean: Floats, sd: float) -> Floats:
-    """Variance that noise adds to Σt/n: both carry it."""
-    return np.asarray((sd / n) ** 2 * (1 + mean**2), dtype=np.float64)
-
-
-def _welch(cells: Floats, sd: float) -> tuple[Floats, Floats, Floats]:
-    """t, degrees of freedom and standard error from (…, 2, 3) sums. The noise's variance is known: it adds none."""
-    n, mean, variance = _moments(cells)
-    parts = np.maximum(variance, 0.0) / n
-    noise = _mean_noise(n, mean, sd)
-    whole = (parts + noise).sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = whole**2 / (parts**2 / (n - 1)).sum(axis=-1)
-        t = (mean[..., 0] - mean[..., 1]) / np.sqrt(whole)
-    return t, np.minimum(np.nan_to_num(freedom, nan=np.inf, posinf=1e9), 1e9), np.sqrt(whole)
-
-
-def _split(cells: Floats) -> tuple[Floats, Floats, Floats]:
-    """Sums of squares within and between groups, and the degrees of freedom within, from (…, groups, 3) sums."""
-    n, mean, variance = _moments(cells)
-    pooled = (n * mean).sum(axis=-1) / n.sum(axis=-1)
-    within = ((n - 1) * variance).sum(axis=-1)
-    return within, (n * (mean - pooled[..., None]) ** 2).sum(axis=-1), (n - 1).sum(axis=-1)
-
-
-def _between_noise(cells: Floats, sd: float) -> float:
-    """What noise adds on average to the sum of squares between groups."""
-    n, mean, _ = _moments(cells)
-    return float((n * (1 - n / n.sum()) * _mean_noise(n, mean, sd)).sum())
-
-
-def _within_noise(cells: Floats, sd: float) -> float:
-    """Standard deviation of the noise in the sum of squares within groups, Σ (Σt² - (Σt)²/n)."""
-    _, mean, _ = _moments(cells)
-    return float(sd * np.sqrt((0.25 + 4 * mean**2 + (0.5 + mean**2) ** 2).sum()))
-
-
-def _simulated(cells: Floats, sd: float, context: Context, *, equal: bool = False) -> Floats:
-    """Replicates (draws, groups, 3): sample and noise redrawn; with ``equal`` all groups have one mean.
-
-    A test is about the population, so its null always redraws the sample; an interval for these rows does not.
-    """
-    n, mean, variance = _moments(cells)
-    shape, rng = (context.draws, len(cells)), context.rng
-    variance = np.maximum(variance, 0.0)
-    drawn, spread = np.broadcast_to(mean, shape), np.broadcast_to(variance, shape)
-    if equal:
-        drawn = np.broadcast_to((n * mean).sum() / n.sum(), shape)
-    if equal or context.interval == "population":
-        drawn = drawn + rng.normal(0.0, 1.0, shape) * np.sqrt(variance / n)
-        spread = variance * rng.chisquare(np.broadcast_to(n - 1, shape)) / (n - 1)
-    square = (n - 1) * spread + n * drawn**2
-    sums = np.stack([np.broadcast_to(n, shape), n * drawn, 2 * square - n], axis=-1)
-    return np.asarray(sums + rng.normal(0.0, sd, sums.shape), dtype=np.float64)
