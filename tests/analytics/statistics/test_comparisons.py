@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from privfl_analytics.statistic import Context, Noisy
+from privfl_analytics.statistics._groups import welch
 from privfl_analytics.statistics.comparisons import Anova, TTest
 from privfl_analytics.view import View
 from scipy import stats
@@ -84,6 +85,17 @@ def drawn(rng, sizes, view, statistic, sd, shift=0.0):
         cells[at] = size, t.sum(), (2 * t**2 - 1).sum()
     noisy = Noisy(cells + rng.normal(0, sd, cells.shape), sd)
     return statistic.decode(view, [[noisy]], [None], Context(rng=rng, draws=400, records=sum(sizes)))
+
+
+def test_a_t_test_that_ignored_the_noise_would_err_far_more_often():
+    """Why the noise is in the null: the same noisy sums, taken for exact ones."""
+    rng, errors = np.random.default_rng(4), []
+    for _ in range(800):
+        t = rng.normal(0.2, 0.3, (2, 100))
+        cells = np.stack([np.full(2, 100.0), t.sum(axis=1), (2 * t**2 - 1).sum(axis=1)], axis=1)
+        found, freedom, _ = welch(cells + rng.normal(0, 3, cells.shape), 0.0)
+        errors.append(2 * stats.t.sf(abs(found), freedom) < 0.05)
+    assert np.mean(errors) > 0.12
 
 
 @pytest.mark.parametrize("sd", [8.0, 15.0])
