@@ -63,6 +63,9 @@ def made(name: Any, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> S
         there = f"there are {', '.join(fields)}" if fields else "it has none"
         raise Misuse(f"{name}: {odd}: there is no such field; {f'did you mean {near[0]}?' if near else there}")
     lifted = {field: _lifted(value, kind.model_fields[field].annotation) for field, value in given.items()}
+    for field, value in lifted.items():
+        if isinstance(value, str) and takes_many(kind.model_fields[field].annotation):
+            lifted[field] = (value,)  # a list of one name may be written as the name
     try:
         return kind(**lifted)
     except Misuse as error:
