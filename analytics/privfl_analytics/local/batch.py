@@ -113,7 +113,7 @@ class Batch:
     def _number(self, name: str) -> Floats:
         column = self.view.schema.columns.get(name)
         if isinstance(column, Numeric):
-            return np.clip(self._columns[name], column.lower, column.upper)
+            return np.asarray(np.clip(self._columns[name], column.lower, column.upper))
         score = next(one for one in self.view.scores if one.name == name)
         return np.broadcast_to(score_of(score, self.number), (self.rows,))
 
@@ -171,7 +171,8 @@ class Cells:
             return batch.column(axis.column)
         if isinstance(axis, Meets | Prefixes):
             return batch.column(axis)
-        return batch.kept(self, self._bins if isinstance(axis, Bins) else self._presence)
+        made: Whole = batch.kept(self, self._bins if isinstance(axis, Bins) else self._presence)
+        return made
 
     def counts(self, batch: Batch) -> Ints:
         """How many rows of a batch are in each cell."""
@@ -187,7 +188,8 @@ class Cells:
         return found
 
     def _presence(self, batch: Batch) -> Whole:
-        return batch.missing(self.axis.column).view(np.int8)  # type: ignore[union-attr]
+        found: Whole = batch.missing(self.axis.column).view(np.int8)  # type: ignore[union-attr]
+        return found
 
     def _bins(self, batch: Batch) -> Whole:
         value, bins = batch.number(self.axis.column), self.size - 2  # type: ignore[union-attr]
@@ -286,4 +288,5 @@ def _indicator(batch: Batch, term: Is) -> Floats:
     classes = batch.view.category(term.column).classes
     table = np.full(len(classes) + 2, np.nan)
     table[: len(classes)] = [UNIT * (item == term.value) for item in classes]
-    return table[batch.column(term.column)]
+    found: Floats = table[batch.column(term.column)]
+    return found

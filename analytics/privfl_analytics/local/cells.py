@@ -44,7 +44,7 @@ def _parts(value: Any) -> tuple[float | None, str | None, str | None]:
         try:
             number = float(value)
         except OverflowError:  # a whole number that no float holds
-            number = math.inf if value > 0 else -math.inf
+            number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
         except (TypeError, ValueError):  # a signalling NaN
             return None, None, None
         return (None, None, None) if math.isnan(number) else (number, None, str(value))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -66,19 +67,23 @@ def DatabaseStream(source: DatabaseSource) -> Stream:  # noqa: N802 - reads as t
 class _Database(Stream):
     def __init__(self, source: DatabaseSource) -> None:
         self._table = ".".join(identifier(part) for part in source.table.split(".", 1))
-        self._driver, self._connection = source.driver, None
+        self._connection: Any = None
         try:
             self._connection = self._connect(source)
-            self.types = self._describe(source)
+            self._types = self._describe(source)
         except (adbc_driver_manager.Error, OSError) as error:  # a driver's own words may quote an address or a row
             self.close()
             raise DataError(
                 f"the {source.driver} database does not answer as it should ({type(error).__name__}); check its "
                 "address, that it runs, and that this user may read the table"
             ) from None
-        if not self.types:
+        if not self._types:
             self.close()
             raise DataError(f"the database has no table {source.table!r} with columns that this user can see")
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        return self._types
 
     def _connect(self, source: DatabaseSource) -> Any:
         raise NotImplementedError
@@ -115,10 +120,8 @@ class _Database(Stream):
 
     def close(self) -> None:
         if self._connection is not None:
-            try:
+            with suppress(adbc_driver_manager.Error):  # nothing was written; there is nothing to lose
                 self._connection.close()
-            except adbc_driver_manager.Error:  # nothing was written; there is nothing to lose
-                pass
             self._connection = None
 
 
@@ -132,9 +135,7 @@ class _Sqlite(_Database):
         return sqlite.connect(f"file:{quote(str(path.resolve()))}?mode=ro", autocommit=True)
 
     def _describe(self, source: DatabaseSource) -> Mapping[str, str]:
-        schema, _, table = source.table.rpartition(".") if "." in source.table else ("main", "", source.table)
-        if "." in source.table:
-            schema, table = source.table.split(".", 1)
+        schema, table = source.table.split(".", 1) if "." in source.table else ("main", source.table)
         rows = self._fetch("SELECT name, type FROM pragma_table_info(?, ?)", (table, schema))
         return {str(name): str(kind) or "any" for name, kind in rows}
 

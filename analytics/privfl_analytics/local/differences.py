@@ -116,8 +116,7 @@ def _category(name: str, column: Category, raw: Raw, kind: str, counts: tuple[in
         return f"column {name!r} is empty"
     words = isinstance(column.classes[0], str)
     if (raw.text if words else raw.number) is None and not raw.loose:
-        if other or (raw.number is None and raw.text is None):
-            return f"column {name!r} is {kind}, and its classes are {'text' if words else 'numbers or truth values'}"
+        return f"column {name!r} is {kind}, and its classes are {'text' if words else 'numbers or truth values'}"
     if other == rows - missing:
         return f"column {name!r} has none of the declared classes in it"
     return f"column {name!r} has values that are no declared class; they count as 'other'" if other else ""

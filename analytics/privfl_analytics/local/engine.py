@@ -23,7 +23,7 @@ from privfl_analytics.local.plan import Asked, Choice, Plan
 from privfl_analytics.local.tables import Table, Unreadable, opened
 from privfl_analytics.view import View
 
-__all__ = ["Asked", "careful", "sums"]
+__all__ = ["Asked", "careful", "source_of", "sums"]
 
 T = TypeVar("T")
 
@@ -62,12 +62,19 @@ def sums(
         one.construction.check(view)
         if isinstance(one.construction, Keys):
             raise Misuse("frequent values are no sum; ask for them with frequent()")
-    key = int.from_bytes(entropy.draw(8), "little")
-    found, own = careful(data.source, lambda careful: _summed(data.source, view, asked, rows, key, careful))
+    source, key = source_of(data), int.from_bytes(entropy.draw(8), "little")
+    found, own = careful(source, lambda slow: _summed(source, view, asked, rows, key, slow))
     if report is not None:
         report.nonfinite += own.nonfinite
         report.zeroed += own.zeroed
     return found
+
+
+def source_of(data: SiteData) -> Source:
+    """Where a site's rows are; raises Misuse where they were bound for training alone."""
+    if data.source is None:
+        raise Misuse("this table was bound for training alone; bind it from its file, frame or database for analytics")
+    return data.source
 
 
 def careful(source: Source, work: Callable[[bool], T]) -> T:
@@ -81,13 +88,13 @@ def careful(source: Source, work: Callable[[bool], T]) -> T:
 
 
 def _summed(
-    source: Source, view: View, asked: Sequence[Asked], rows: int | None, key: int, careful: bool
+    source: Source, view: View, asked: Sequence[Asked], rows: int | None, key: int, slow: bool
 ) -> tuple[list[Ints], LocalReport]:
     readers = Readers(view, LocalReport())
     summed = [one for one in asked if not isinstance(one.construction, Distinct)]
     kernels = [kernel_of(readers, one.construction) for one in summed]
     found: dict[int, Ints] = {}
-    with opened(source, Plan(view, asked, rows, key).wanted, careful=careful) as table:
+    with opened(source, Plan(view, asked, rows, key).wanted, careful=slow) as table:
         if kernels:
             _stream(table, Plan(view, summed, rows, key), kernels)
         for at, one in enumerate(asked):
@@ -116,7 +123,7 @@ def _stream(table: Table, plan: Plan, kernels: Sequence[Kernel]) -> None:
 def _one_blas_thread() -> AbstractContextManager[Any]:
     """Keep BLAS to the thread that calls it: the workers are as many as the cores, and its own would only wait."""
     try:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError:
         return nullcontext()
     found: AbstractContextManager[Any] = threadpool_limits(1, "blas")

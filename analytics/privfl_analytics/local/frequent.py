@@ -10,7 +10,7 @@ from privfl.errors import Misuse
 from privfl.tasks import SiteData
 from privfl_analytics.constructions import COUNT_SCALE, Keys
 from privfl_analytics.local.batch import Ints
-from privfl_analytics.local.engine import careful
+from privfl_analytics.local.engine import careful, source_of
 from privfl_analytics.local.plan import Asked, Plan
 from privfl_analytics.local.tables import opened
 from privfl_analytics.view import View
@@ -43,16 +43,16 @@ def frequent(
     if not isinstance(keys, Keys):
         raise Misuse(f"{keys.kind} is a sum; ask for it with sums()")
     keys.check(view)
-    sampler, column = DiscreteGaussian(sigma), view.text(keys.column)
+    source, sampler, column = source_of(data), DiscreteGaussian(sigma), view.text(keys.column)
     plan = Plan(view, [asked], rows, int.from_bytes(entropy.draw(8), "little"))
 
     def counted(slow: bool) -> list[tuple[str, int]]:
-        with opened(data.source, plan.wanted, careful=slow) as table:
+        with opened(source, plan.wanted, careful=slow) as table:
             found = table.connection.execute(plan.counting(table, values=True)).fetchall()
         return [(str(text), int(count)) for text, count in found]
 
     letters = set(column.alphabet)
-    counts = sorted(one for one in careful(data.source, counted) if letters.issuperset(one[0]))
+    counts = sorted(one for one in careful(source, counted) if letters.issuperset(one[0]))
     noise = sampler.sample(len(counts), Keystream(entropy))
     noisy = [(count * COUNT_SCALE + int(one), text) for (text, count), one in zip(counts, noise, strict=True)]
     named = sorted((one for one in noisy if one[0] >= threshold), key=lambda one: (-one[0], one[1]))

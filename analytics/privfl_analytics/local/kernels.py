@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
+import numpy.typing as npt
 
 from privfl.dp import FactorTable, LocalReport
 from privfl.dp.factors import MAX_REACH
@@ -255,7 +256,7 @@ class _Gradients(Kernel):
             features[:, 0] = self._scale
             for at, (name, center, half) in enumerate(self._frames, 1):
                 features[:, at] = np.rint((rows.number(name) - center) / half * self._scale)
-            target = self._label.of(rows)
+            target = np.asarray(self._label.of(rows))
             for begin in range(0, rows.rows, self._step):
                 self._block(group, features[begin : begin + self._step], target[begin : begin + self._step])
 
@@ -280,6 +281,6 @@ class _Gradients(Kernel):
         return _saturated(self._sums).reshape(self.shape)
 
 
-def _saturated(exact: np.ndarray) -> Ints:  # type: ignore[type-arg]
+def _saturated(exact: npt.NDArray[np.object_]) -> Ints:
     """Python integers, saturated to int64."""
-    return np.clip(exact, -_LIMIT, _LIMIT).astype(np.int64)
+    return np.asarray(np.clip(exact, -_LIMIT, _LIMIT), dtype=np.int64)

@@ -211,6 +211,6 @@ def _register(connection: duckdb.DuckDBPyConnection, function: str, view: View, 
         found = dict(zip(score.weights, np.clip(table, lower, upper).T, strict=True))
         return pa.array(score_of(score, found.__getitem__), from_pandas=True)
 
-    connection.create_function(
+    connection.create_function(  # type: ignore[call-overload]
         function, compute, [duckdb.list_type("DOUBLE")], "DOUBLE", type="arrow", null_handling="special"
     )

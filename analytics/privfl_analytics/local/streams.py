@@ -34,8 +34,13 @@ _OPEN: Mapping[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.ope
 class Stream(ABC):
     """A table that can be opened again and again."""
 
-    #: name → type, as the operator knows it.
-    types: Mapping[str, str]
+    #: Any name may be asked for: one that no row has is missing in all of them, as rows alone could tell.
+    loose = False
+
+    @property
+    @abstractmethod
+    def types(self) -> Mapping[str, str]:
+        """Name → type, as the operator knows it."""
 
     @abstractmethod
     def raws(self, names: Sequence[str]) -> list[Raw]:
@@ -74,8 +79,11 @@ class FrameStream(Stream):
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame.loc[:, [isinstance(name, str) for name in frame.columns]]
-        self.types = {str(name): str(kind) for name, kind in self._frame.dtypes.items()}
-        self._made: dict[tuple[str, ...], pa.Table] = {}
+        self._made: dict[tuple[str, ...], dict[str, list[pa.Array]]] = {}
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        return {str(name): str(kind) for name, kind in self._frame.dtypes.items()}
 
     def _table(self, names: Sequence[str]) -> dict[str, list[pa.Array]]:
         twice = [name for name in names if list(self._frame.columns).count(name) > 1]
@@ -107,8 +115,11 @@ class FeatherStream(Stream):
         with pa.memory_map(str(path)) as held:
             schema = pa.ipc.open_file(held).schema
         self._places = {name: schema.get_field_index(name) for name in schema.names}
-        self.types = {one.name: str(one.type) for one in schema}
         self._schema = schema
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        return {one.name: str(one.type) for one in self._schema}
 
     def _kind(self, name: str) -> pa.DataType:
         return _plain(self._schema.field(name).type)
@@ -140,7 +151,10 @@ class ParquetStream(Stream):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._schema = parquet.read_schema(path)
-        self.types = {one.name: str(one.type) for one in self._schema}
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        return {one.name: str(one.type) for one in self._schema}
 
     def raws(self, names: Sequence[str]) -> list[Raw]:
         return [raw_of(f"c{at}", _plain(self._schema.field(name).type)) for at, name in enumerate(names)]
@@ -168,12 +182,17 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 class LinesStream(Stream):
     """JSON lines: one object each; a line that is none is ignored."""
 
+    loose = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @property
+    def types(self) -> Mapping[str, str]:
         found: dict[str, str] = {}
         for row in self._rows():
             found |= {name: "JSON" for name in row if name not in found}
-        self.types = found
+        return found
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         unpack = _OPEN.get(self._path.suffix.lower(), open)

@@ -187,14 +187,15 @@ def _streamed(stream: Stream, folder: Path, wanted: Sequence[str] | None) -> Ite
     """A table that arrives as Arrow batches; each scan opens it anew."""
     connection = connect(folder)
     try:
-        names = need(list(stream.types), wanted)
+        types = {} if stream.loose and wanted is not None else stream.types
+        names = tuple(wanted) if stream.loose and wanted is not None else need(list(types), wanted)
         raws = dict(zip(names, stream.raws(names), strict=True))
 
         def scan() -> str:
             connection.register("streamed", stream.open(names))
             return "streamed"
 
-        yield Table(connection, stream.types, raws, scan)
+        yield Table(connection, types or dict.fromkeys(names, "JSON"), raws, scan)
     finally:
         connection.close()
         stream.close()
