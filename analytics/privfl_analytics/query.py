@@ -109,7 +109,7 @@ class Query:
             raise Misuse(f"groups over {len(self.by)} columns; use at most {MAX_AXES}")
         if len({column_of(axis) for axis in self.by}) != len(self.by):
             raise Misuse("a column stands twice in the groups; name each once")
-        if self.name:
+        if self.name != "":
             checked_name(self.name)
         if self.schema is not None:
             self._early(View(self.schema))

@@ -34,7 +34,7 @@ def question_from(told: Descriptor) -> StudyQuestion:
         )
     except Malformed:
         raise
-    except (Misuse, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+    except (Misuse, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise Malformed(f"the study's descriptor does not hold together: {error}") from None
     for stage in question.plan:
         if stage.length(question.view) * (setting.sites if stage.own else 1) > MAX_LENGTH:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pandas as pd
 
@@ -118,19 +118,14 @@ class StudyResult(Mapping[str, Answer]):
         """
         from privfl_analytics import plots  # noqa: PLC0415 - heavy, and an extra
 
-        if name is not None:
-            return plots.plot_answer(self[name]).figure  # type: ignore[return-value]
-        draw = getattr(plots, "plot_study", None)
-        if draw is None:
-            raise Misuse("name the answer to draw")
-        figure: Figure = draw(self)
-        return figure
+        figure: Any = plots.plot_study(self) if name is None else plots.plot_answer(self[name]).figure
+        return cast("Figure", figure)
 
     def to_html(self, path: str | Path) -> Path:
         """Write a self-contained report; returns where."""
         from privfl_analytics.report import write_report  # noqa: PLC0415 - heavy, and an extra
 
-        return Path(write_report(self, Path(path)))
+        return write_report(self, Path(path))
 
     def _repr_html_(self) -> str:
         parts = (f"<h4>{html.escape(name)}</h4>{answer._repr_html_()}" for name, answer in self.answers.items())

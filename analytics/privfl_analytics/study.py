@@ -246,10 +246,9 @@ class Study:
     def from_json(cls, text: str) -> Self:
         """Read back :meth:`to_json`; raises Misuse for anything else."""
         try:
-            value = json.loads(text)
+            return cls.from_value(json.loads(text))
         except (ValueError, RecursionError):
-            raise Misuse("the study is not JSON; write it with Study.to_json") from None
-        return cls.from_value(value)
+            raise Misuse("the study is not JSON of sensible depth; write it with Study.to_json") from None
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Study:

@@ -76,6 +76,16 @@ def test_what_is_no_result(result: StudyResult, tmp_path: Path) -> None:
         result.save(tmp_path / "file" / "below")
 
 
+def test_pictures_and_reports_are_drawn(result: StudyResult, tmp_path: Path) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    for figure in (result.plot(), result.plot("how many")):
+        assert figure.axes
+        pyplot.close(figure)
+    place = result.to_html(tmp_path / "report.html")
+    assert "how many" in place.read_text(encoding="utf-8")
+    pyplot.close("all")
+
+
 def test_pages_and_words_say_what_it_cost(result: StudyResult) -> None:
     page = result._repr_html_()
     assert "some &lt;b&gt;" in page

@@ -250,6 +250,22 @@ def test_a_plan_stays_within_its_budget_and_wastes_little(epsilon: float, unit: 
     assert {release.unit for release in question.releases} == {Unit(unit)}
 
 
+def test_a_site_alone_asks_itself_under_its_own_noise() -> None:
+    alone = {"epsilon": 8.0, "delta": 1e-6, "sites": 1, "trust": "local"}
+    (release,) = Study("s", ("count",)).compile(SCHEMA, **alone).releases
+    assert release.honest == 1
+    with pytest.raises(Misuse, match="one site only"):
+        Study("s", ("count",)).compile(SCHEMA, **{**alone, "trust": "distributed"})
+
+
+def test_json_of_no_sense_is_refused() -> None:
+    deep = '{"kind":"not","part":' * 900 + '{"kind":"missing","column":"a"}' + "}" * 900
+    text = Study("s", ("count",)).to_json().replace('"where":null', f'"where":{deep}')
+    for bad in (text, "[" * 9000, "{}", "[]", "5", "", STUDY.to_json()[:-1], STUDY.to_json().replace("mean", "meen")):
+        with pytest.raises(Misuse):
+            Study.from_json(bad)
+
+
 def test_weights_divide_the_budget() -> None:
     question = Study("s", ("count as 'a'", "count as 'b' weight 3")).compile(SCHEMA, epsilon=2.0, **PLAIN)
     a, b = question.releases[0].blocks
