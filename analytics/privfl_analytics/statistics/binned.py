@@ -21,6 +21,7 @@ from privfl_analytics.statistic import Context, Statistic
 from privfl_analytics.view import View
 
 __all__ = [
+    "FAINT",
     "Floats",
     "Function",
     "answered",
@@ -40,6 +41,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 #: Takes tables with one leading axis of replicates, gives (replicates, outputs).
 Function: TypeAlias = Callable[[Floats], Floats]
 
+#: Said of a number whose denominator is between RESOLVED and FIRM: that it is shown at all is partly luck.
+FAINT = "stands little above the noise; its interval may be too narrow"
 #: Width of the difference quotient in persons: small beside a cell of one, large beside float64's error in any table.
 _STEP = 1e-4
 

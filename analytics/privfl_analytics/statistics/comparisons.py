@@ -32,7 +32,7 @@ from privfl_analytics.statistics._groups import (
     welch,
     within_noise,
 )
-from privfl_analytics.statistics.binned import Floats, answered, band, chosen, simulated, withheld
+from privfl_analytics.statistics.binned import FAINT, Floats, answered, band, chosen, simulated, withheld
 from privfl_analytics.view import View
 
 __all__ = ["Anova", "TTest"]
@@ -147,7 +147,7 @@ class TTest(_Compared):
             return Row("difference", value, {}, half * se, value - half * reach, value + half * reach, unit)
         drawn = moments(redrawn(cells, sd, context))[1]
         spread, low, high = band(half * (drawn[:, 0] - drawn[:, 1]), context)
-        return Row("difference", value, {}, float(spread), float(low), float(high), unit)
+        return Row("difference", value, {}, float(spread), float(low), float(high), unit, FAINT)
 
 
 class Anova(_Compared):

@@ -18,6 +18,7 @@ from privfl_analytics.constructions import Bins, Classes, Construction, Tally
 from privfl_analytics.decode import BELOW_MINIMUM, FIRM, NOT_RESOLVED, RESOLVED, count_rows, percent, z_of
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
 from privfl_analytics.statistics.binned import (
+    FAINT,
     Floats,
     Function,
     answered,
@@ -178,7 +179,7 @@ def _smooth(what: str, function: Function, cells: Floats, sds: Floats, context: 
     value = float(np.clip(function(cells[None])[0, 0], 0.0, 1.0))
     if not firm:
         se, low, high = (float(one[0]) for one in band(function(redraw(cells, sds, context)), context))
-        return Row(what, value, {}, se, min(max(low, 0.0), value), max(min(high, 1.0), value))
+        return Row(what, value, {}, se, min(max(low, 0.0), value), max(min(high, 1.0), value), note=FAINT)
     se, z = float(np.sqrt(variance_of(function, cells, sds, context)[0])), z_of(context)
     if 0 < value < 1 and se < 0.5 * value * (1 - value):
         odds, reach = value / (1 - value), np.exp(z * se / (value * (1 - value)))

@@ -28,6 +28,7 @@ from privfl_analytics.decode import (
 )
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
 from privfl_analytics.statistics.binned import (
+    FAINT,
     Floats,
     answered,
     band,
@@ -116,7 +117,7 @@ class Survival(Timed):
         """Survival at each time, the median, and how many rows and events within the grid there are."""
         cells, sds = self.outcomes(view, stages[0][0])
         edges = np.array(grid(view, self.time, self.bins))
-        value, se, low, high, note = _curve(cells, sds, context)
+        value, se, low, high, firm, note = _curve(cells, sds, context)
         times: Floats = np.concatenate([edges[:1], edges[1 : len(value)]])
         rows = []
         for time in self.at or tuple(edges[1:]):
@@ -125,9 +126,8 @@ class Survival(Timed):
             if step >= len(value):
                 rows.append(withheld("survival", note, where))
                 continue
-            rows.append(
-                Row("survival", float(value[step]), where, float(se[step]), float(low[step]), float(high[step]))
-            )
+            found = (float(se[step]), float(low[step]), float(high[step]))
+            rows.append(Row("survival", float(value[step]), where, *found, note="" if step <= firm else FAINT))
         unit = view.numeric(self.time).unit
         rows.append(_median(times, (value, low, high), len(value) == len(edges), note, unit))
         counts = np.array([cells.sum(), cells[:-1, 0].sum()])
@@ -167,8 +167,8 @@ def falling(parts: Floats) -> Floats:
     return np.clip(-isotonic(-_product(np.maximum(parts, 0.0))), 0.0, 1.0)
 
 
-def _curve(cells: Floats, sds: Floats, context: Context) -> tuple[Floats, Floats, Floats, Floats, str]:
-    """Survival at the first edges, from 1 on, with se and bounds, as far as it can be shown; why no further."""
+def _curve(cells: Floats, sds: Floats, context: Context) -> tuple[Floats, Floats, Floats, Floats, int, str]:
+    """Survival at the first edges, from 1 on, with se and bounds, how many are firm, and why it is shown no further."""
     risk = at_risk(cells)[:-1]
     noise = np.sqrt(at_risk(np.square(sds)))[:-1]
     least = max(context.min_cell_count, 1)
@@ -176,7 +176,7 @@ def _curve(cells: Floats, sds: Floats, context: Context) -> tuple[Floats, Floats
     note = "" if bins == len(risk) else NOT_RESOLVED if risk[bins] < RESOLVED * noise[bins] else BELOW_MINIMUM
     if not bins:
         one, zero = np.ones(1), np.zeros(1)
-        return one, zero, one, one, note
+        return one, zero, one, one, 0, note
     value = falling(steps(cells, bins))
     se = np.sqrt(variance_of(lambda table: _product(steps(table, bins)), cells, sds, context))
     low, high = _bounds(value, se, z_of(context), bool(sds.any()))
@@ -191,6 +191,7 @@ def _curve(cells: Floats, sds: Floats, context: Context) -> tuple[Floats, Floats
         np.concatenate([[0.0], se]),
         np.concatenate([[1.0], low]),
         np.concatenate([[1.0], high]),
+        firm,
         note,
     )
 

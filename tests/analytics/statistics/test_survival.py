@@ -191,6 +191,21 @@ def test_a_curve_stops_where_too_few_are_at_risk():
     assert found.details["survival"][3] is None
 
 
+def test_survival_that_stands_little_above_the_noise_says_so():
+    rng, view = np.random.default_rng(14), View(SCHEMA)
+    rows = [
+        row
+        for _ in range(30)
+        for row in Survival(**ASKED)
+        .decode(view, [[noisy(rng, world(rng, 400), 15.0)]], [None], Context(rng=rng, draws=50))
+        .rows
+        if row.what == "survival"
+    ]
+    notes = {row.note for row in rows if row.value is not None}
+    assert notes == {"", "stands little above the noise; its interval may be too narrow"}
+    assert {row.note for row in rows if row.value is None} == {"not resolved at this budget"}
+
+
 def test_a_time_within_a_bin_has_the_survival_of_the_edge_before():
     frame = pd.DataFrame({"months": [3.0, 9.0, 29.0, 29.0], "end": "died"})
     found = answer(Survival(**ASKED, at=(3.9, 4.0, 24.0)), SCHEMA, [frame])
