@@ -122,7 +122,7 @@ class Distinct(Statistic):
         rows = count_rows("distinct values", found.values, found.sd, [{}], only, unit="values")
         note = (
             "the sum over sites, not the union: a value that two sites have counts twice. The union is no sum of what "
-            "sites know alone; sketches of it are not offered, as they drown in the noise"
+            "sites know alone; sketches are not offered, as they drown in the noise; the interval is for these rows"
         )
         return answered(self, only, rows, notes=(note,))
 
