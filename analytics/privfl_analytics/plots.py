@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_answer", "plot_history", "plot_study"]
+__all__ = ["is_crossed", "plot_answer", "plot_history", "plot_study"]
 
 _PICTURES: Mapping[str, Callable[[Answer, Axes | None], Axes]] = {
     "numbers": draw_numbers,
@@ -48,7 +48,14 @@ def plot_answer(answer: Answer, axes: Axes | None = None) -> Axes:
     Raises:
         Misuse: matplotlib is not installed (the extra ``plots``).
     """
-    return _PICTURES.get(answer.picture, draw_table)(answer, axes)
+    kind = "matrix" if answer.picture == "table" and is_crossed(answer) else answer.picture
+    return _PICTURES.get(kind, draw_table)(answer, axes)
+
+
+def is_crossed(answer: Answer) -> bool:
+    """Whether a table's counts are over the cells of two columns, so that a map shows them better."""
+    keys = {tuple(row.at) for row in answer.rows if row.what == "count"}
+    return len(keys) == 1 and len(next(iter(keys))) == 2 and "groups" not in answer.details
 
 
 def plot_study(result: _Answered) -> Figure:

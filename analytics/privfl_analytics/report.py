@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -12,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from privfl.errors import Misuse, StorageError
-from privfl_analytics.answer import Answer, Row
+from privfl_analytics.answer import Answer
+from privfl_analytics.report_parts import picture_of, plots_missing, table_of
 
 __all__ = ["Reported", "html_report", "write_report"]
 
 #: Tables longer than this are folded on the screen; they print whole.
 FOLDED = 12
-_NOTHING = "–"
 
 
 class Reported(Protocol):
@@ -73,7 +71,7 @@ def write_report(result: Reported, path: str | Path) -> Path:
 
 def _content(result: Reported) -> dict[str, Any]:
     shown = [_answer(result, at, name, answer) for at, (name, answer) in enumerate(result.answers.items(), 1)]
-    missing = "" if all(one["picture"] for one in shown) else _plots_missing()
+    missing = "" if all(one["picture"] for one in shown) else plots_missing()
     return {
         "title": f"Study: {result.study.name}",
         "description": str(getattr(result.study, "description", "") or ""),
@@ -158,7 +156,7 @@ def _trust(privacy: Any) -> str:
 
 
 def _answer(result: Reported, at: int, name: str, answer: Answer) -> dict[str, Any]:
-    columns, rows = _table(answer)
+    columns, rows = table_of(answer)
     try:
         asked = str(result.study.query(name).words())
     except (AttributeError, KeyError, Misuse):
@@ -168,7 +166,7 @@ def _answer(result: Reported, at: int, name: str, answer: Answer) -> dict[str, A
         "name": name,
         "asked": asked[:1].upper() + asked[1:],
         "title": answer.title[:1].upper() + answer.title[1:],
-        "picture": _picture(answer),
+        "picture": picture_of(answer),
         "alt": f"Plot: {answer.title}. The numbers are in the table.",
         "columns": columns,
         "rows": rows,
@@ -198,80 +196,3 @@ def _meaning(answer: Answer) -> str:
         f"Lower and upper: {answer.confidence:.0%} intervals for the population that the rows were drawn from. They "
         "contain chance in the rows and the noise that was added; clipping to the declared bounds is outside them."
     )
-
-
-def _table(answer: Answer) -> tuple[list[tuple[str, bool]], list[dict[str, Any]]]:
-    """Heads, and rows of cells, each with whether it is a number; columns that hold nothing are left out."""
-    places = list(dict.fromkeys(key for row in answer.rows for key in row.at))
-    numbers = [name for name in ("se", "lower", "upper") if any(getattr(row, name) is not None for row in answer.rows)]
-    texts = [name for name in ("unit", "note") if any(getattr(row, name) for row in answer.rows)]
-    heads = {"se": "standard error", "what": "number"}
-    columns = [
-        *((name, False) for name in places),
-        (heads["what"], False),
-        ("value", True),
-        *((heads.get(name, name), True) for name in numbers),
-        *((name, False) for name in texts),
-    ]
-    rows = [
-        {
-            "lost": row.value is None,
-            "cells": [
-                *((_cell(row.at.get(name, "")), False) for name in places),
-                (row.what, False),
-                (_number(row, row.value), True),
-                *((_number(row, getattr(row, name)), True) for name in numbers),
-                *((getattr(row, name), False) for name in texts),
-            ],
-        }
-        for row in answer.rows
-    ]
-    return columns, rows
-
-
-def _cell(cell: str | float) -> str:
-    return f"{cell:g}" if isinstance(cell, float) else str(cell)
-
-
-def _number(row: Row, value: float | None) -> str:
-    """As many digits as the standard error leaves meaning to, and two more."""
-    if value is None or math.isnan(value):
-        return _NOTHING
-    if row.se and math.isfinite(row.se) and row.se > 0 and math.isfinite(value):
-        places = 1 - math.floor(math.log10(row.se))
-        if 0 <= places <= 8 and abs(value) < 1e12:
-            return f"{value:.{places}f}"
-        if -9 <= places < 0 and abs(value) < 1e15:
-            return f"{value:.0f}"
-    return f"{value:.5g}"
-
-
-def _picture(answer: Answer) -> str:
-    """The plot as a data address of an SVG image; empty where it cannot be drawn."""
-    try:
-        import matplotlib  # noqa: PLC0415 - an extra
-        from matplotlib import pyplot  # noqa: PLC0415
-
-        from privfl_analytics.plots import plot_answer  # noqa: PLC0415
-    except ImportError:
-        return ""
-    if answer.picture == "table" or not answer.rows:
-        return ""
-    try:
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "privfl"}):
-            figure = plot_answer(answer).get_figure(root=True)
-            out = io.BytesIO()
-            figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})  # type: ignore[union-attr]
-            pyplot.close(figure)
-    except Misuse:  # nothing that could be drawn: the table has it
-        return ""
-    return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode("ascii")
-
-
-def _plots_missing() -> str:
-    """Why there are no pictures, where matplotlib is the reason."""
-    try:
-        import matplotlib  # noqa: F401, PLC0415 - an extra
-    except ImportError:
-        return "Plots are left out: install matplotlib (pip install 'privfl[plots]') and write the report again."
-    return ""

@@ -115,6 +115,7 @@ def draw_table(answer: Answer, axes: Axes | None) -> Axes:
     table = axes.table(cells, colLabels=list(frame.columns), loc="upper center", cellLoc="left")
     table.auto_set_font_size(False)
     table.set_fontsize(8)
+    table.auto_set_column_width(list(range(len(frame.columns))))
     for (line, _), cell in table.get_celld().items():
         cell.set_edgecolor("#dddddd")
         if line == 0:

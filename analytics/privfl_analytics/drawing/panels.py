@@ -67,11 +67,19 @@ def draw_matrix(answer: Answer, axes: Axes | None) -> Axes:
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)), label=answer.statistic)
+    axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)), label=_named_values(answer))
     titled(axes, answer, part.label)
     lost = ["hatched: not resolved at this budget"] if not np.isfinite(values).all() else []
     notes_below(axes, answer, lost)
     return axes
+
+
+def _named_values(answer: Answer) -> str:
+    """What the map's colours are, with the unit if all have one."""
+    first = next((row for row in answer.rows if len(row.at) == 2), None)
+    if first is None or answer.statistic in ("correlation", "covariance"):
+        return answer.statistic
+    return first.what + (f" [{first.unit}]" if first.unit else "")
 
 
 def _matrix(

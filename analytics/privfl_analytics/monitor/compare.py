@@ -19,7 +19,8 @@ from privfl.errors import Misuse
 from privfl_analytics.decode import RESOLVED
 from privfl_analytics.monitor import measures
 from privfl_analytics.monitor.drift import DriftReport, Finding
-from privfl_analytics.monitor.profile import MISSING, Profile, ProfileAxis, ProfileTable
+from privfl_analytics.monitor.profile import Profile
+from privfl_analytics.monitor.tables import MISSING, ProfileAxis, ProfileTable
 from privfl_analytics.monitor.thresholds import SIGNED, Thresholds
 
 __all__ = ["compare"]

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 from privfl_analytics.constructions import COUNT_SCALE
-from privfl_analytics.monitor.profile import Profile, ProfileAxis, ProfileTable
+from privfl_analytics.monitor.profile import Profile
 from privfl_analytics.monitor.study import profile_queries
+from privfl_analytics.monitor.tables import ProfileAxis, ProfileTable
 from privfl_analytics.statistic import Context
 from privfl_analytics.view import View
 
