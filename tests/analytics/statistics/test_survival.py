@@ -145,7 +145,7 @@ def test_the_interval_of_survival_at_a_time_covers_it(sd, interval):
 
 @pytest.mark.parametrize("sd", [3.0, 8.0])
 def test_a_log_rank_test_of_5_percent_errs_in_3_to_7_percent(sd):
-    """Noise of 8 is beyond what the groups' bins hold: 150 people over 12 bins and two groups."""
+    """Noise of 8 is about what most cells hold: 500 people in 13 bins, two outcomes and two groups."""
     rng, view = np.random.default_rng(12), View(SCHEMA)
     statistic = LogRank(**ASKED, group="arm", classes=("a", "b"))
     p = []
@@ -154,7 +154,7 @@ def test_a_log_rank_test_of_5_percent_errs_in_3_to_7_percent(sd):
         table[..., 0], table[..., 1] = world(rng, 200), world(rng, 300, drop=0.04)
         context = Context(rng=rng, draws=300)
         p.append(statistic.decode(view, [[noisy(rng, table, sd)]], [None], context).value("p-value"))
-    assert 0.025 < np.nanmean(np.array(p) < 0.05) < 0.075
+    assert 0.03 < np.nanmean(np.array(p) < 0.05) < 0.07
 
 
 def test_a_log_rank_test_finds_a_difference():
