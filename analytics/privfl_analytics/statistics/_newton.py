@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -35,6 +36,10 @@ _RESIDUAL_BITS = 16
 _MOMENTS, _COUNT, _EARLY, _LATE = 1.5, 0.1, 0.5, 1.0
 #: Coefficients in public scales beyond this mean that no finite ones fit.
 _LARGEST = 1e3
+#: Steps that promise less, in squared standard errors, teach nothing about the curvature: rounding is as large.
+_STILL = 1e-6
+#: Points of which the gradient is remembered.
+_MEMORY = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,15 +208,53 @@ class Newton(Statistic):
         """Coefficients for the next gradient; the moments go along, as every later step needs them."""
         if stage == 0:
             return self._start(view, sums)
-        fitted, beta, (rate, before) = self.read(state or {})
-        gradient, noise = sums[0].values, sums[0].sd
-        decrement = fitted.decrement(beta, gradient)
-        # Farther off than before by more than noise explains: the curvature was too small for these features.
-        excused = 8.0 * noise**2 * float(np.trace(np.linalg.inv(fitted.eased(beta))))
-        if 0.0 <= before < (decrement - excused) / 2.0:
-            rate = max(rate / 2.0, 1.0 / 16.0)
-        moved = np.clip(fitted.step(beta, gradient, rate), -_LARGEST, _LARGEST)
-        return {**dict(state or {}), "beta": moved.tolist(), "pace": [rate, decrement]}
+        fitted, beta = self.read(state or {})
+        points = self._points(state or {}, beta, sums[0], fitted)
+        moved, kept = self._next(fitted, points, sums[0].sd)
+        return {**dict(state or {}), "beta": moved.tolist(), "points": kept.tolist()}
+
+    def _next(self, fitted: Surrogate, points: Floats, noise: float) -> tuple[Floats, Floats]:
+        """Where to go from the last of the points, and which of them to remember.
+
+        After a step so long that the slope along it came out steeper than it went in, part of the way back.
+        """
+        wide = points.shape[1] // 2
+        if len(points) > 1:
+            before, after = points[-2], points[-1]
+            move = after[:wide] - before[:wide]
+            into, out = float(before[wide:] @ move), float(after[wide:] @ move)
+            if into < 0 and out > -into + 5.0 * noise * float(np.linalg.norm(move)):
+                part = min(max(into / (into - out), 0.1), 0.5)
+                return before[:wide] + part * move, points[:-1]
+        moved: Floats = np.clip(fitted.step(points[-1, :wide], self._pull(fitted, points, noise)), -_LARGEST, _LARGEST)
+        return moved, points
+
+    def _points(self, state: State, beta: Floats, seen: Noisy, fitted: Surrogate) -> Floats:
+        """The last coefficients with their penalised gradients, rows of ``(β, g)``, the present ones last."""
+        before, wide = state.get("points", []), len(beta)
+        if not isinstance(before, list) or len(before) > _MEMORY:
+            raise Misuse("an earlier round's 'points' are more than there can be; start anew")
+        rows = [floats_of({"points": row}, "points", 2 * wide) for row in before]
+        rows.append([*beta.tolist(), *(seen.values + fitted.penalty(beta)).tolist()])
+        return np.array(rows[-_MEMORY:])
+
+    def _pull(self, fitted: Surrogate, points: Floats, noise: float) -> Floats:
+        """The gradient as the surrogate's curvature should see it, so that its step is the quasi-Newton one.
+
+        What gradients changed by between steps corrects the curvature (BFGS), where noise does not explain it.
+        """
+        wide = points.shape[1] // 2
+        own = fitted.eased(points[-1, :wide])
+        curved, inverse = own.copy(), np.linalg.inv(own)
+        for before, after in pairwise(points):
+            move, change = (after - before)[:wide], (after - before)[wide:]
+            bent = curved @ move
+            foretold, seen = float(move @ bent), float(move @ change)
+            doubt = 20.0 * noise**2 * float(np.trace(inverse)) + 15.0 * noise * float(np.linalg.norm(move))
+            if foretold > max(doubt, _STILL) and seen > 0.05 * foretold:
+                curved += np.outer(change, change) / seen - np.outer(bent, bent) / foretold
+        found: Floats = own @ np.linalg.solve(curved, points[-1, wide:])
+        return found
 
     def _start(self, view: View, sums: Sequence[Noisy]) -> State:
         asked = self.outer(view)
@@ -230,11 +273,10 @@ class Newton(Statistic):
             "count": [max(count, 1.0)],
             "mean": (radius * np.clip(moments.mean, -1.0, 1.0)).tolist(),
             "cov": cov[np.triu_indices(wide)].tolist(),
-            "pace": [1.0, -1.0],
         }
 
-    def read(self, state: State) -> tuple[Surrogate, Floats, list[float]]:
-        """(Surrogate, coefficients of the round, [rate of steps, decrement before]); raises Misuse for anything odd."""
+    def read(self, state: State) -> tuple[Surrogate, Floats]:
+        """The surrogate and the coefficients of the round; raises Misuse for anything odd."""
         wide = len(self.features)
         cov = np.zeros((wide, wide))
         upper = np.triu_indices(wide)
@@ -242,17 +284,17 @@ class Newton(Statistic):
         cov = cov + np.triu(cov, 1).T
         (count,), mean = floats_of(state, "count", 1), np.array(floats_of(state, "mean", wide))
         beta = np.array(floats_of(state, "beta", wide + 1, _LARGEST))
-        fitted = Surrogate(self.link(), count, mean, cov, self.ridge)
-        return fitted, beta, floats_of(state, "pace", 2)
+        return Surrogate(self.link(), count, mean, cov, self.ridge), beta
 
     def ended(self, view: View, stages: Sequence[Sequence[Noisy]], states: Sequence[State | None]) -> Ended:
         """Where the steps led: the last iterate, or under noise the mean of the late ones."""
         path = [self.read(state or {})[1] for state in states[1:]]
-        fitted, beta, (rate, _) = self.read(states[-1] or {})
         last = stages[-1][0]
-        path.append(np.clip(fitted.step(beta, last.values, rate), -_LARGEST, _LARGEST))
+        fitted, beta = self.read(states[-1] or {})
+        points = self._points(states[-1] or {}, beta, last, fitted)
+        path.append(self._next(fitted, points, last.sd)[0])
         late = self.late() if last.sd else 1
         mean = np.mean(path[-late:], axis=0)
-        decrement = fitted.decrement(beta, last.values)
+        # Noise of this gradient, and of the one that led here.
         excused = 8.0 * last.sd**2 * float(np.trace(np.linalg.inv(fitted.eased(beta))))
-        return Ended(fitted, mean, last.sd**2 / late, decrement > 0.1 + excused)
+        return Ended(fitted, mean, last.sd**2 / late, fitted.decrement(beta, last.values) > 0.1 + excused)

@@ -6,7 +6,8 @@ features taken as normal of the (noisy) mean and covariance, the gradient and th
 from one-dimensional integrals over the linear predictor; at zero coefficients the curvature is the bound itself. A
 step solves the model of this surrogate so that it explains the gradient just seen (Jordan, Lee and Yang 2019,
 "Communication-efficient distributed statistical inference", with normal features in the place of one site's rows).
-Where it settles, the true gradient is zero: a wrong curvature makes steps slower, not answers other.
+Where it settles, the true gradient is zero: a wrong curvature makes steps slower, not answers other. What gradients
+change by from step to step corrects it.
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ class Surrogate:
         found: Floats = self.curvature(beta) + 1e-9 * self.count * self.gram
         return found
 
-    def step(self, beta: Floats, gradient: Floats, rate: float) -> Floats:
-        """Coefficients at which the surrogate explains ``rate`` times the penalised gradient seen at ``beta``."""
-        target = self.gradient(beta) - rate * (gradient + self.penalty(beta))
+    def step(self, beta: Floats, gradient: Floats) -> Floats:
+        """Coefficients at which the surrogate explains the penalised gradient seen at ``beta``."""
+        target = self.gradient(beta) - gradient
         at, gram, limit = beta.copy(), self.gram, step_limit(self.link)
         level = self.value(at) - target @ at
         for _ in range(_INNER):

@@ -54,7 +54,7 @@ def check(found: Answer, expected: object, tolerance: float, se_tolerance: float
         assert row[term].se == pytest.approx(se, rel=se_tolerance)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(made=tables(least=50), seed=st.integers(0, 1000))
 def test_logistic_without_noise_is_the_maximum_likelihood_fit(made: Made, seed: int) -> None:
     """After enough steps the coefficients are statsmodels', whatever the features' true law; errors nearly so."""
@@ -66,7 +66,7 @@ def test_logistic_without_noise_is_the_maximum_likelihood_fit(made: Made, seed: 
     assert found.value("odds ratio", term="age") == pytest.approx(np.exp(expected.params["age"]), rel=0.01)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(made=tables(least=50), seed=st.integers(0, 1000))
 def test_poisson_without_noise_is_the_maximum_likelihood_fit(made: Made, seed: int) -> None:
     """Raw units although the sites sum in units of the largest count; a clip that binds for no row."""
@@ -79,7 +79,7 @@ def test_poisson_without_noise_is_the_maximum_likelihood_fit(made: Made, seed: i
     assert found.value("rate ratio", term="age") == pytest.approx(np.exp(expected.params["age"]), rel=0.01)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(made=tables(least=30))
 def test_gaussian_is_the_linear_regression_in_one_round(made: Made) -> None:
     """The same rows by another name; statsmodels' GLM agrees."""
@@ -210,7 +210,7 @@ def test_intervals_cover(asked: Logistic | Poisson, interval: str) -> None:
     """About 95 of 100 hold the slope, noise of all steps in it: of these rows' own fit, or of the law behind them."""
     rng, hits = np.random.default_rng(6), []
     slopes = np.array([0.8, -0.5] if isinstance(asked, Logistic) else [0.4, -0.3])
-    for _ in range(120):
+    for _ in range(100):
         world, truth = World(rng, 2500), slopes / SCALES[PLACES]
         if interval == "rows":
             own = world.run(asked.model_copy(update={"steps": 10}), 0.0, rng, Context(records=2500))
