@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,45 +19,15 @@ from privfl.errors import Misuse
 from privfl_analytics.decode import RESOLVED
 from privfl_analytics.monitor import measures
 from privfl_analytics.monitor.drift import DriftReport, Finding
+from privfl_analytics.monitor.pairs import Pair, Place, measured, names_of
 from privfl_analytics.monitor.profile import Profile
-from privfl_analytics.monitor.tables import MISSING, ProfileAxis, ProfileTable
 from privfl_analytics.monitor.thresholds import SIGNED, Thresholds
 
 __all__ = ["compare"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Place: TypeAlias = tuple[str, str, str]  # column, group's cell, measure
-#: Smallest share that PSI sees, by convention; under noise that of one deviation.
-LEAST_SHARE = 1e-4
 #: Numbers of simulated tables that are held at once.
 CHUNK = 2_000_000
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One table of the profile and the same of the later data."""
-
-    before: ProfileTable
-    after: ProfileTable
-    positive: str
-
-    @property
-    def column(self) -> ProfileAxis:
-        return self.before.own[0]
-
-    @property
-    def scored(self) -> bool:
-        """A score against its label."""
-        return len(self.before.own) == 2
-
-    def cells(self) -> Iterator[tuple[str, Floats, float]]:
-        """For all people, then for each group: its name, weights over the group axis, and √Σ weights²."""
-        labels = self.before.axes[0].labels if self.before.group else ("",)
-        yield "", np.ones(len(labels)), math.sqrt(len(labels))
-        if self.before.group:
-            for at, label in enumerate(labels):
-                if label not in (MISSING, "other"):
-                    yield label, np.eye(len(labels))[at], 1.0
 
 
 def compare(
@@ -106,7 +76,7 @@ def compare(
     )
 
 
-def _pairs(profile: Profile, later: Profile) -> list[_Pair]:
+def _pairs(profile: Profile, later: Profile) -> list[Pair]:
     after = {table.name: table for table in later.tables}
     found = []
     for before in profile.tables:
@@ -114,38 +84,25 @@ def _pairs(profile: Profile, later: Profile) -> list[_Pair]:
         if other is None or (other.axes, other.group) != (before.axes, before.group):
             what = "lacks" if other is None else "has other cells in"
             raise Misuse(f"the later data {what} table {before.name!r}; collect it with the profile's own queries")
-        found.append(_Pair(before, other, profile.positive))
+        found.append(Pair(before, other, profile.positive))
     return found
 
 
-def _count(pairs: Sequence[_Pair], thresholds: Thresholds) -> int:
+def _count(pairs: Sequence[Pair], thresholds: Thresholds) -> int:
     """Tests that are judged together."""
     found = 0
     for pair in pairs:
         groups = sum(1 for _ in pair.cells())
-        found += groups * sum(thresholds.limit(pair.column.column, name) is not None for name in _names(pair))
+        found += groups * sum(thresholds.limit(pair.column.column, name) is not None for name in names_of(pair))
     return max(1, found)
 
 
-def _names(pair: _Pair) -> tuple[str, ...]:
-    if pair.scored:
-        return ("auc", "brier", "calibration", "calibration_error")
-    ordered = ("ks", "wasserstein") if pair.column.bins else ()
-    return (
-        "psi",
-        *ordered,
-        "jensen_shannon",
-        "total_variation",
-        *(["missing"] if MISSING in pair.column.labels else []),
-    )
-
-
-def _table(pair: _Pair, thresholds: Thresholds, draws: int, rng: np.random.Generator) -> list[Finding]:
+def _table(pair: Pair, thresholds: Thresholds, draws: int, rng: np.random.Generator) -> list[Finding]:
     """Every measure of one table, with its null of ``draws`` simulations."""
     tables = [pair.before.array, pair.after.array]
     sds = [pair.before.noise, pair.after.noise]
     floors = [pair.before.floor, pair.after.floor]
-    seen = _measure(pair, tables[0][None], tables[1][None], sds)
+    seen = measured(pair, tables[0][None], tables[1][None], sds)
     sizes, common = _common(tables, sds)
     null: dict[Place, list[Floats]] = {place: [] for place in seen}
     step = max(1, CHUNK // common.size)
@@ -156,7 +113,7 @@ def _table(pair: _Pair, thresholds: Thresholds, draws: int, rng: np.random.Gener
             one = rng.multinomial(size, common.ravel(), size=count).reshape(count, *common.shape).astype(np.float64)
             one += rng.normal(0.0, sd, one.shape) if sd else 0.0
             drawn.append(np.where(one < floor, 0.0, one) if floor else one)
-        for place, values in _measure(pair, drawn[0], drawn[1], sds).items():
+        for place, values in measured(pair, drawn[0], drawn[1], sds).items():
             null[place].append(values)
     drowned = dict(_drowned(pair, tables, sds))
     return [
@@ -176,56 +133,7 @@ def _common(tables: Sequence[Floats], sds: Sequence[float]) -> tuple[list[int], 
     return sizes, (shares / shares.sum()).reshape(tables[0].shape)
 
 
-def _measure(pair: _Pair, before: Floats, after: Floats, sds: Sequence[float]) -> dict[Place, Floats]:
-    """Every measure for a stack of tables (draws, …), by place."""
-    found: dict[Place, Floats] = {}
-    for group, weights, spread in pair.cells():
-        sides = [np.tensordot(one, weights, axes=(1, 0)) if pair.before.group else one for one in (before, after)]
-        values = _quality(pair, sides) if pair.scored else _distances(pair, sides, [sd * spread for sd in sds])
-        found |= {(pair.column.column, group, name): value for name, value in values.items()}
-    return found
-
-
-def _distances(pair: _Pair, sides: Sequence[Floats], sds: Sequence[float]) -> dict[str, Floats]:
-    axis, found = pair.column, {}
-    present = [at for at, label in enumerate(axis.labels) if label != MISSING]
-    totals = [np.maximum(one[:, present].sum(axis=-1), 1.0) for one in sides]
-    p, q = (measures.project(one[:, present]) for one in sides)
-    # One floor for observation and null alike: taken from the noise and the larger of the typical shares' errors.
-    least = max([LEAST_SHARE, *(sd / float(np.median(total)) for sd, total in zip(sds, totals, strict=True))])
-    found["psi"] = measures.psi(p, q, min(least, 1 / len(present)))
-    if axis.bins:
-        inside, middles = slice(0, axis.bins), (axis.numbers[1:] + axis.numbers[:-1]) / 2
-        u, v = (measures.project(one[:, inside]) for one in sides)
-        found["ks"], found["wasserstein"] = measures.ks(u, v), measures.wasserstein(u, v, middles)
-    found["jensen_shannon"], found["total_variation"] = measures.jensen_shannon(p, q), measures.total_variation(p, q)
-    if MISSING in axis.labels:
-        at = axis.labels.index(MISSING)
-        shares = [one[:, at] / np.maximum(one.sum(axis=-1), 1.0) for one in sides]
-        found["missing"] = shares[1] - shares[0]
-    return found
-
-
-def _quality(pair: _Pair, sides: Sequence[Floats]) -> dict[str, Floats]:
-    score, label = pair.before.own
-    middles = (score.numbers[1:] + score.numbers[:-1]) / 2
-    positive = label.labels.index(pair.positive)
-    negatives = [at for at, name in enumerate(label.labels) if at != positive and name not in (MISSING, "other")]
-    tables = []
-    for one in sides:
-        bins = one[:, : score.bins]
-        table = np.stack([bins[..., negatives].sum(axis=-1), bins[..., positive]], axis=-1)
-        tables.append(measures.project(table.reshape(len(table), -1)).reshape(table.shape))
-    p, q = tables
-    return {
-        "auc": measures.auc(q) - measures.auc(p),
-        "brier": measures.brier(q, middles) - measures.brier(p, middles),
-        "calibration": measures.calibration(q, middles) - measures.calibration(p, middles),
-        "calibration_error": measures.calibration_error(q, middles) - measures.calibration_error(p, middles),
-    }
-
-
-def _drowned(pair: _Pair, tables: Sequence[Floats], sds: Sequence[float]) -> Iterator[tuple[str, str]]:
+def _drowned(pair: Pair, tables: Sequence[Floats], sds: Sequence[float]) -> Iterator[tuple[str, str]]:
     """For each group why nothing can be said about it; an empty text where something can."""
     for group, weights, spread in pair.cells():
         why = ""

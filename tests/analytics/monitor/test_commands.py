@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from privfl_analytics.cli_monitor import render
+from privfl_analytics.cli_monitor_support import render, signed
 from privfl_analytics.datasets import hospital_schema, hospital_tables
 from privfl_analytics.monitor import MonitorHistory, Profile, SignedProfile, compare, profile_study
 from rich.console import Console
@@ -147,7 +147,6 @@ def test_the_table_shows_groups_that_stand_out() -> None:
 
 def test_signing_with_an_analyst_s_folder_is_the_same_as_with_his_key(tmp_path: Path) -> None:
     """What the command signs verifies as what the library signs."""
-    from privfl_analytics.cli_monitor import _sign
     from privfl_keys import INSECURE_TEST_COST, Member, Roster
 
     from privfl.entropy import SYSTEM
@@ -155,13 +154,13 @@ def test_signing_with_an_analyst_s_folder_is_the_same_as_with_his_key(tmp_path: 
 
     word, folder = "a passphrase for tests", tmp_path / "ana"
     home = OfficerHome.init(folder, "ana", "north", word, 1, role="analyst", cost=INSECURE_TEST_COST)
-    signed = _sign(profile(patients(np.random.default_rng(5), 50)), folder, word)
-    assert isinstance(signed, SignedProfile)
+    made = signed(profile(patients(np.random.default_rng(5), 50)), folder, word)
+    assert isinstance(made, SignedProfile)
     roles = [("ana", home.identity.key, "analyst")]
     roles += [(name, SimpleNamespace(verify_key=key.verify_key), "site") for name, key in _keys().items()]
     members = [Member(name, key.verify_key.raw, (role,)) for name, key, role in roles]
     roster = Roster.create("north", members, graph_seed=SYSTEM.draw(32), valid_from=0, valid_until=10**15)
-    assert signed.verify(roster).federation == "north"
+    assert made.verify(roster).federation == "north"
 
 
 def _keys() -> dict:

@@ -1,0 +1,181 @@
+"""What ``privfl profile`` and ``privfl monitor`` need behind their options: a run, a score, a signer, a roster."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from privfl.cli.roles import now, passphrase, tell
+from privfl.cli.running import carry_out
+from privfl.cli.serve import LogLevel
+from privfl.dp import Trust, Unit
+from privfl.errors import Misuse
+
+if TYPE_CHECKING:
+    from privfl_keys import Roster
+
+    from privfl.tasks import Schema
+    from privfl_analytics.monitor import DriftReport, Profile
+    from privfl_analytics.result import StudyResult
+    from privfl_analytics.study import Study
+    from privfl_analytics.view import Score, View
+
+__all__ = ["Asking", "class_named", "federation_of", "read_schema", "read_score", "render", "roster_of", "signed"]
+
+_STYLES = {"ok": "green", "warn": "yellow", "drift": "bold red", "unresolved": "dim"}
+_NEVER = "–"
+
+
+def render(report: DriftReport) -> Table:
+    """The findings that are judged as a table for a terminal: of groups only those that stand out."""
+    table = Table(title=escape(f"{report.status}: {report.words()}"), title_justify="left", caption_justify="left")
+    for heading in ("column", "group", "measure"):
+        table.add_column(heading)
+    for heading in ("value", "without drift", "excess", "p (Holm)", "warn", "alert"):
+        table.add_column(heading, justify="right")
+    table.add_column("status")
+    for one in report.findings:
+        if not one.judged or (one.group and one.status not in ("warn", "drift")):
+            continue
+        numbers = (one.value, one.null_mean, one.excess, one.p_adjusted, one.warn, one.alert)
+        status = f"[{_STYLES[one.status]}]{one.status}[/]" + (f": {escape(one.note)}" if one.note else "")
+        table.add_row(
+            escape(one.column),
+            escape(one.group),
+            one.measure.replace("_", " "),
+            *(_NEVER if number is None else f"{number:.3g}" for number in numbers),
+            status,
+        )
+    table.caption = (
+        "excess: what is left above noise and chance; the limits hold for it. At most "
+        f"{report.level:.0%} of comparisons without drift raise any alarm."
+    )
+    return table
+
+
+class Asking:
+    """What both commands do alike: price a study, or ask it as the coordinator."""
+
+    def __init__(
+        self,
+        coordinator: Path,
+        epsilon: float,
+        delta: float,
+        trust: Trust,
+        unit: Unit | None,
+        attempts: int,
+        mandate: Path | None,
+        pace: tuple[float, float, float],
+        log_level: LogLevel,
+        passphrase_file: Path | None,
+        as_json: bool,
+    ) -> None:
+        from privfl_analytics.jobs import RunSettings  # noqa: PLC0415 - loaded when a command runs
+
+        self.settings = RunSettings().with_options(
+            epsilon=epsilon, delta=delta, trust=trust, unit=unit, attempts=attempts
+        )
+        self.coordinator, self.mandate, self.pace, self.log_level = coordinator, mandate, pace, log_level
+        self.passphrase_file, self.as_json = passphrase_file, as_json
+
+    def explain(self, study: Study, schema: Schema, sites: int) -> None:
+        """What it asks, leaves and costs."""
+        chosen = self.settings
+        said = study.explain(
+            schema,
+            sites=sites,
+            epsilons=(float(chosen.epsilon or 1.0),),
+            delta=float(chosen.delta or 1e-6),
+            trust=chosen.trust,
+            unit=chosen.unit,
+            attempts=chosen.attempts,
+        )
+        if self.as_json:
+            tell(True, {"explanation": said.to_value()})
+            return
+        Console(file=sys.stdout).print(str(said), markup=False, highlight=False, soft_wrap=True)
+
+    def ask(self, study: Study, schema: Schema) -> StudyResult:
+        """The result; raises what ended it."""
+        from privfl_analytics.jobs import asked_of  # noqa: PLC0415 - loaded when a command runs
+        from privfl_analytics.result import StudyResult  # noqa: PLC0415
+
+        job = carry_out(asked_of(study, schema, self.settings), "study", self.coordinator, self.mandate, self.pace,
+                        self.log_level, False, self.passphrase_file, self.as_json)  # fmt: skip
+        assert job is not None  # it was not detached
+        return StudyResult.load(job.result)
+
+
+def read_schema(path: Path) -> Schema:
+    from privfl.tasks import Schema  # noqa: PLC0415 - loaded when a command runs
+
+    if not path.is_file():
+        raise Misuse(f"there is no schema {path}; pass the file that the consortium agreed on with --schema")
+    try:
+        return Schema.from_yaml(path)
+    except Misuse as error:
+        raise Misuse(f"{path}: {error}") from None
+
+
+def read_score(text: str) -> Score | str:
+    """A score from a YAML file; a column's name stays one."""
+    path = Path(text)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        return text
+    from privfl.budget.policy_file import read_document  # noqa: PLC0415 - loaded when a command runs
+    from privfl_analytics.view import Score  # noqa: PLC0415
+
+    document = read_document(path)
+    try:
+        found = Score(**dict(document.fields))
+    except Misuse as error:
+        raise Misuse(f"{path}: {error}") from None
+    if document.faults:
+        raise Misuse("; ".join(fault.words(str(path)) for fault in document.located([])))
+    return found
+
+
+def class_named(view: View, label: str, positive: str) -> object:
+    """The class of this text; the text itself where there is none, which is then refused by name."""
+    return next((one for one in view.category(label).classes if str(one).lower() == positive.lower()), positive)
+
+
+def federation_of(coordinator: Path) -> str:
+    from privfl.homes.config import CoordinatorConfig  # noqa: PLC0415 - loaded when a command runs
+
+    return CoordinatorConfig.read(coordinator).federation
+
+
+def signed(made: Profile, folder: Path, word: str) -> Any:
+    """Sign with the key of an analyst's or the coordinator's folder."""
+    from privfl.homes.folder import open_store  # noqa: PLC0415 - loaded when a command runs
+
+    with open_store(folder, word) as (_, identity):
+        return made.sign(identity.key)
+
+
+def roster_of(coordinator: Path, rosters: Path | None, authority: str | None, passphrase_file: Path | None) -> Roster:
+    """The roster that profiles are verified by: of a file and a pinned authority, or the coordinator's own."""
+    if rosters is not None:
+        from privfl_keys import RosterBook  # noqa: PLC0415 - loaded when a command runs
+
+        from privfl.homes.rosters import accept_chain, read_authority, read_rosters  # noqa: PLC0415
+
+        chain, book = read_rosters(rosters), RosterBook()
+        book.pin(chain[0].roster.federation, read_authority(authority, rosters.parent))
+        return accept_chain(book, chain, now())
+    from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415 - loaded when a command runs
+    from privfl.homes.lock import holder  # noqa: PLC0415
+
+    if holder(coordinator) is not None:
+        raise Misuse(
+            f"a coordinator runs on {coordinator} and holds its roster; give the authority's file with --roster, and "
+            "--authority"
+        )
+    with CoordinatorHome.open(coordinator, passphrase(coordinator, passphrase_file), now()) as home:
+        return home.party.roster
