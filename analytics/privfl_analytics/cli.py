@@ -77,8 +77,9 @@ def query(
     Every site checks the question against its signed policy, charges its own ledger, adds its noise and masks it;
     only the sum is opened. With --explain nothing is asked and nothing spent.
 
-    Example: privfl query "mean age by sex where age >= 50" --schema schema.yaml --epsilon 1 --delta 1e-6; or:
-    privfl study run study.yaml --html report.html
+    Example: privfl query "mean age by sex where age >= 50" --schema schema.yaml --epsilon 1 --delta 1e-6
+
+    Example: privfl study run study.yaml --html report.html
     """
     study, settings, found = _asked(what, schema)
     settings = settings.with_options(epsilon=epsilon, delta=delta, trust=trust, unit=unit, attempts=attempts)
