@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from privfl.errors import RoundAborted
 from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.fit import Transcripts, replace_results
 from privfl.runtime.run import STOPPED_EARLY, Journal, Observer, Resumed, Run, Setting, Stage
+from privfl_analytics.answer import Answer
 from privfl_analytics.opened import History
 from privfl_analytics.question import StudyQuestion
 from privfl_analytics.result import StudyResult
@@ -146,7 +147,7 @@ class StudyRun(Run[Findings]):
         found = self.study.decode(self.history, min_cell_count=stage.min_cell_count, charged=charged)
         return Findings(
             found.study,
-            found.answers,
+            {name: self._with_names(answer) for name, answer in found.answers.items()},
             found.privacy,
             found.survivors,
             Transcripts(self.transcripts, stage.authority),
@@ -156,3 +157,21 @@ class StudyRun(Run[Findings]):
             self.sizes[0] / max(1, self.sizes[1]),
             dict(stage.spent()),
         )
+
+    def _with_names(self, answer: Answer) -> Answer:
+        """Sites by their names in the roster, where an answer tells them apart; decoding knows their places only."""
+        numbers = answer.details.get("sites")
+        own = [opened for opened in self.history if self.study.sum_at(opened.stage).own]
+        if not numbers or not own:
+            return answer
+        order = sorted(self.stage.coordinator.machine.party.roster.site_ids)
+        names = {str(at + 1): self.stage.names[order[seat]] for at, seat in enumerate(sorted(own[0].seats))}
+        rows = tuple(
+            replace(
+                row, at={key: names.get(str(cell), cell) if key == "site" else cell for key, cell in row.at.items()}
+            )
+            for row in answer.rows
+        )
+        notes = tuple(note for note in answer.notes if "order of their seats" not in note)
+        details = {**answer.details, "sites": [names.get(str(one), one) for one in numbers]}
+        return replace(answer, rows=rows, notes=notes, details=details)

@@ -109,3 +109,27 @@ def test_two_queries_that_differ_in_one_person_are_both_charged() -> None:
     assert len(fed._past) == 3
     total = sum((times * release.cost for release, times in fed._past if release is not None), Cost(0))
     assert epsilon_of_cost(total, 1e-6) > 1.6 * one.privacy.epsilon
+
+
+def test_several_rounds_and_single_sites_by_name() -> None:
+    """Letters of codes over rounds, and sites each in its own stretch under its own full noise, told by name."""
+    study = Study.from_yaml(
+        """
+study: rounds
+queries:
+  - {heavy_hitters: diagnosis, name: codes}
+  - {site_divergence: ward, name: sites}
+  - {frequent_values: diagnosis, name: named}
+"""
+    )
+    found = federation().ask(study, epsilon=30.0, delta=1e-6, progress=False)
+    exact = POOLED["diagnosis"].value_counts()
+    for code, count in exact.items():
+        assert found["codes"].value("count", diagnosis=str(code)) == pytest.approx(count, abs=40)
+        assert found["named"].value("count", diagnosis=str(code)) == pytest.approx(count, abs=40)
+    for name, rows in TABLES.items():
+        share = (rows["ward"] == "surgery").mean()
+        assert found["sites"].value("share", site=name, ward="surgery") == pytest.approx(share, abs=0.05)
+    assert len(found.survivors) == 4  # three letters, and one round in which every site answers for itself
+    assert found.privacy.uploads == 4
+    assert len(found.transcript.verify()) == 4
