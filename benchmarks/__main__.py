@@ -19,7 +19,7 @@ from importlib.util import find_spec
 
 from rich.console import Console
 
-from benchmarks import audit, durability, imports, noise, secagg, stragglers, utility
+from benchmarks import analytics, audit, durability, imports, noise, secagg, stragglers, utility
 
 Run = tuple[Callable[[list[str]], None], list[list[str]], list[list[str]]]
 
@@ -50,6 +50,7 @@ RUNS: dict[str, Run] = {
         ],
         [["--sites", "20", "--dim", "100000", "--dropout", "0.1", "--repeat", "2"]],
     ),
+    "analytics": (analytics.main, [["--rows", "20000000"]], [["--rows", "1000000", "--repeats", "1"]]),
     "audit": (audit.main, [[]], [["--runs", "20000", "--trainings", "3"]]),
     "utility": (utility.main, [[]], [["--seeds", "1"]]),
     "durability": (durability.main, [[]], [["--rounds", "50", "--wide-rounds", "3", "--entries", "1000"]]),

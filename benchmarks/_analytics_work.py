@@ -1,5 +1,6 @@
 """The table of the analytics benchmark, and the same study three times: privfl, hand-written DuckDB SQL, pandas."""
 
+# ruff: noqa: S608 - a path that this program made
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from privfl.tasks import Schema
     from privfl_analytics.local import Asked
+
+    from privfl.tasks import Schema
 
 NUMBERS = tuple(f"x{at}" for at in range(20))
 CLASSES = {"c0": 2, "c1": 3, "c2": 5, "c3": 8, "c4": 12, "c5": 20}

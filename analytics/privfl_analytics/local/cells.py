@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "clean", "frame_columns", "split"]
 
 #: Endings of the names of the three columns that a column of objects becomes, and their types.
-PARTS = (("n", pa.float64()), ("t", pa.string()), ("w", pa.string()))
+PARTS: tuple[tuple[str, pa.DataType], ...] = (("n", pa.float64()), ("t", pa.string()), ("w", pa.string()))
+
+
+_WHOLE = 2.0**53
 
 
 def split(values: Iterable[Any]) -> list[pa.Array]:
@@ -47,7 +50,7 @@ def _parts(value: Any) -> tuple[float | None, str | None, str | None]:
             number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
         except (TypeError, ValueError):  # a signalling NaN
             return None, None, None
-        return (None, None, None) if math.isnan(number) else (number, None, str(value))
+        return (None, None, None) if math.isnan(number) else (number, None, _written(value, number))
     try:
         if value != value:  # noqa: PLR0124 - NaT
             return None, None, None
@@ -58,6 +61,11 @@ def _parts(value: Any) -> tuple[float | None, str | None, str | None]:
         return None, None, str(value)
     except Exception:
         return None, None, ""
+
+
+def _written(value: Any, number: float) -> str:
+    """As text; a whole number that a float may not hold in one way only, be it a float or not."""
+    return str(int(value)) if _WHOLE <= abs(number) < math.inf else str(value)
 
 
 def _strings(texts: Sequence[str | None]) -> pa.Array:

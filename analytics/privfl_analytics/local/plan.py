@@ -16,7 +16,14 @@ from privfl.tasks import Category, Numeric, Text
 from privfl_analytics.conditions import Condition, columns_of
 from privfl_analytics.constructions import Axis, Construction, Meets, Prefixes, Tally
 from privfl_analytics.local.batch import score_of
-from privfl_analytics.local.reading import Expressions, read_category, read_distinct, read_number, read_text
+from privfl_analytics.local.reading import (
+    Expressions,
+    read_category,
+    read_distinct,
+    read_number,
+    read_subject,
+    read_text,
+)
 from privfl_analytics.local.sql import MISSING_NUMBER
 from privfl_analytics.local.tables import Table
 from privfl_analytics.view import Score, View
@@ -125,8 +132,7 @@ class Plan:
         bounded = len(self.wanted) > len(self.read)
         inner = [*(f"{self.reading(table, name)} AS {short}" for name, short in names.items()), *own]
         if bounded:
-            raw = table.raws[str(self.subject)]
-            inner.append(f"CASE WHEN {raw.present} THEN {raw.whole} END AS who")
+            inner.append(f"{read_subject(table.raws[str(self.subject)])} AS who")
         wheres = dict.fromkeys(choice.where for choice in self.choices)
         flags = {where: f"f{at}" for at, where in enumerate(wheres) if where is not None}
         middle = ["*", *(f"COALESCE({expressions.condition(where)}, FALSE) AS {flag}" for where, flag in flags.items())]
@@ -149,9 +155,11 @@ class Plan:
     def _ranked(self, base: str, flags: Mapping[Condition, str], held: Sequence[str]) -> str:
         """Number the rows of each subject that each filter selects, in a keyed order of what the rows themselves hold.
 
-        Rows with the same hash follow each other by what they hold, so that no other row ever decides.
+        Rows with the same hash follow each other by what they hold, so that no other row ever decides. DuckDB joins
+        the hashes of several values by exclusive or, which favours some rows under every key; hashed once more it
+        does not.
         """
-        order = ", ".join([f"hash({', '.join([f'CAST({self.key} AS UBIGINT)', *held])})", *held])
+        order = ", ".join([f"hash(hash({', '.join([f'CAST({self.key} AS UBIGINT)', *held])}))", *held])
         windows = []
         for at, where in enumerate(dict.fromkeys(choice.where for choice in self.choices)):
             part = "who" if where is None else f"who, {flags[where]}"

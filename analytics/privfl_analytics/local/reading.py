@@ -10,7 +10,7 @@ from privfl_analytics.constructions import Prefixes
 from privfl_analytics.local.sql import Raw, literal, literals
 from privfl_analytics.view import View
 
-__all__ = ["Expressions", "read_category", "read_distinct", "read_number", "read_text"]
+__all__ = ["Expressions", "read_category", "read_distinct", "read_number", "read_subject", "read_text"]
 
 #: Text that stands for a missing value in a text file, as pandas reads it when a model is trained on the same file.
 _MISSING_WORDS = (
@@ -90,6 +90,11 @@ def read_distinct(raw: Raw, column: Numeric | Category | Text) -> str:
         else f"COALESCE(CAST({key} AS VARCHAR), {raw.whole})"
     )
     return f"CASE WHEN {read_category(raw, column)} <= {len(column.classes)} THEN {whole} END"
+
+
+def read_subject(raw: Raw) -> str:
+    """VARCHAR that tells subjects apart; NULL where a row has none."""
+    return f"CASE WHEN {_present(raw, ())} THEN {raw.whole} END"
 
 
 class Expressions:

@@ -85,7 +85,9 @@ class Raw:
     def of_parts(cls, name: str) -> Raw:
         """A column of objects, in three: its numbers, its texts, and how all but text is written."""
         number, text, written = f"{name}n", f"{name}t", f"{name}w"
-        whole = f"COALESCE('t' || {text}, 'n' || CAST({number} AS VARCHAR), 'w' || {written})"
+        # From 2^53 on two whole numbers may be one double: two persons' numbers, say.
+        small = f"CASE WHEN abs({number}) < 9007199254740992 THEN 'n' || CAST({number} AS VARCHAR) END"
+        whole = f"COALESCE('t' || {text}, {small}, 'w' || {written})"
         words = f"COALESCE({text}, {written})"
         return cls(number, text, f"({words} IS NOT NULL)", whole, words)
 

@@ -118,7 +118,7 @@ def odd_tables(draw: st.DrawFn, size: int = 8) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list("abcfnt"), dtype=object)
     frame["t"] = [cell if cell is None or isinstance(cell, str) else None for cell in frame["t"]]
     frame["who"] = np.arange(len(frame)) // 3
-    return frame.astype({name: object for name in "abcfnt"})
+    return frame.astype(dict.fromkeys("abcfnt", object))
 
 
 @st.composite
@@ -167,7 +167,8 @@ def same_as_reference(
     """Assert that every sum equals the row-by-row oracle."""
     for one, found in zip(asked, run(source, asked, view=view, rows=rows), strict=True):
         wanted = total(view, frame, one.construction, one.where, rows)
-        assert found.dtype == np.int64 and found.shape == one.construction.shape(view)
+        assert found.dtype == np.int64
+        assert found.shape == one.construction.shape(view)
         assert (found.astype(object) == wanted).all(), one
 
 
