@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import _analytics_work as work
+from benchmarks._analytics_federation import end_to_end
 
 WAYS = {"study": work.run_study, "duckdb": work.run_duckdb, "pandas": work.run_pandas}
 _LIBRARIES = {
@@ -91,6 +92,11 @@ def _print(result: dict[str, float]) -> None:
             ratio = result[f"{way}_s"] / result["study_s"]
             table.add_row(way, f"{result[f'{way}_s']:.2f}", f"{peak:.0f}", f"{ratio:.2f} ×")
     Console().print(table)
+    Console().print(
+        f"End to end, five sites of {result['rows'] / 5:,.0f} rows in one process: {result['queries']} queries, "
+        f"{result['numbers']} numbers, {result['end_to_end_s']:.2f} s, {result['upload_bytes']:,.0f} bytes an upload",
+        highlight=False,
+    )
 
 
 def _rows(text: str) -> int:
@@ -119,6 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     ways = tuple(way for way in WAYS if not (way == "pandas" and options.without_pandas))
     with TemporaryDirectory(prefix="privfl-benchmark-") as folder:
         result = compare(options.rows, options.repeats, Path(folder), ways)
+        result |= end_to_end(Path(folder), options.rows)
     if options.json:
         print(json.dumps(result))
     else:
