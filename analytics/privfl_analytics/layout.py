@@ -125,12 +125,13 @@ def stages_of(study: Study, view: View) -> tuple[Stage, ...]:
 
 
 def _parts(at: int, name: str, query: Query, view: View, whole: Fraction) -> list[Part]:
+    steps = query.steps(view)
     weights = [[Fraction(one) for one in stage] for stage in query.asked.weights(view)]
     total = sum((one for stage in weights for one in stage), Fraction(0))
     found = []
-    for step in range(query.asked.stages(view)):
+    for step in range(steps):
         constructions = query.constructions(view, step)
-        if len(weights) != query.asked.stages(view) or len(weights[step]) != len(constructions):
+        if len(weights) != steps or len(weights[step]) != len(constructions):
             raise Misuse(f"the weights of {query.asked.name} do not fit its constructions")
         for place, construction in enumerate(constructions):
             share = Fraction(query.weight) / whole * weights[step][place] / total

@@ -23,7 +23,7 @@ from privfl.declared import Declared
 from privfl.errors import Misuse
 from privfl.tasks import Numeric, Schema
 from privfl_analytics.conditions import All, Any_, Condition, Not, check_condition, columns_of, words_of
-from privfl_analytics.constructions import Axis, Bins, Classes, Construction
+from privfl_analytics.constructions import Axis, Bins, Classes, Construction, Prefixes
 from privfl_analytics.making import column_of, made, names_of_statistics
 from privfl_analytics.predicates import Predicate, condition_of, equalities, simplified
 from privfl_analytics.statistic import State, Statistic
@@ -32,8 +32,8 @@ from privfl_analytics.view import View
 __all__ = ["By", "Cut", "Query", "axis_of_value", "bins"]
 
 MAX_NAME = 100
-#: Axes of one grouping at most.
-MAX_AXES = 8
+#: Axes of one grouping, and rounds of one statistic, at most.
+MAX_AXES, MAX_STEPS = 8, 64
 
 
 class Cut(Declared):
@@ -222,6 +222,13 @@ class Query:
         groups = f", for every group of {' and '.join(map(column_of, self.by))}" if self.by else ""
         return f"{self.asked.words()}{groups}{rows}"
 
+    def steps(self, view: View) -> int:
+        """How many rounds the statistic takes; raises Misuse where that is out of reason."""
+        steps = self.asked.stages(view)
+        if not 1 <= steps <= MAX_STEPS:
+            raise Misuse(f"{self.asked.name} would take {steps} rounds and at most {MAX_STEPS} are possible")
+        return steps
+
     def axes(self, view: View) -> tuple[Axis, ...]:
         """The groups with the schema's bounds put in."""
         return tuple(axis.axis(view) if isinstance(axis, Cut) else axis for axis in self.by)
@@ -243,16 +250,18 @@ class Query:
                     f"in text {axis.column}/5"
                 )
         for axis in self.axes(view):
+            if isinstance(axis, Prefixes):
+                raise Misuse(f"{axis.column!r} is text, which cannot be grouped by; declare it as a category")
             axis.check(view)
         if self.by and not self.asked.group_axes(view):
             raise Misuse(f"{self.asked.words()} cannot be asked for by groups; ask once for each group with where")
-        for step in range(self.asked.stages(view)):
+        for step in range(self.steps(view)):
             for one in self.constructions(view, step):
                 one.check(view)
 
     def names(self, view: View) -> tuple[str, ...]:
         """Every column or score that is read."""
-        found = [name for step in range(self.asked.stages(view)) for one in self.constructions(view, step)
+        found = [name for step in range(self.steps(view)) for one in self.constructions(view, step)
                  for name in one.names()]  # fmt: skip
         return tuple(dict.fromkeys([*(columns_of(self.condition) if self.condition is not None else ()), *found]))
 
