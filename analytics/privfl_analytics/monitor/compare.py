@@ -56,12 +56,13 @@ def compare(
     findings: list[Finding] = []
     pairs = _pairs(profile, later)
     judged = _count(pairs, thresholds)
+    sizes = [_size(one) for one in (profile, later)]
     for pair in pairs:
-        found = _table(pair, thresholds, thresholds.draws, rng)
+        found = _table(pair, sizes, thresholds, thresholds.draws, rng)
         # A small p-value needs more draws than a large one to stand after the correction for many tests.
         finer = math.ceil(10 * judged / thresholds.level)
         if finer > thresholds.draws and any(one.p is not None and one.p <= 0.02 for one in found):
-            found = _table(pair, thresholds, finer, rng)
+            found = _table(pair, sizes, thresholds, finer, rng)
         findings += found
     judged_now = _judge(_holm(findings), thresholds)
     return DriftReport(
@@ -97,13 +98,21 @@ def _count(pairs: Sequence[Pair], thresholds: Thresholds) -> int:
     return max(1, found)
 
 
-def _table(pair: Pair, thresholds: Thresholds, draws: int, rng: np.random.Generator) -> list[Finding]:
+def _size(profile: Profile) -> int:
+    """How many rows there are: every table counts each of them once, and the one with the least noise tells it best."""
+    best = min(profile.tables, key=lambda table: (table.noise**2 * len(table.counts), len(table.counts)))
+    return max(1, round(float(best.array.sum())))
+
+
+def _table(
+    pair: Pair, sizes: Sequence[int], thresholds: Thresholds, draws: int, rng: np.random.Generator
+) -> list[Finding]:
     """Every measure of one table, with its null of ``draws`` simulations."""
     tables = [pair.before.array, pair.after.array]
     sds = [pair.before.noise, pair.after.noise]
     floors = [pair.before.floor, pair.after.floor]
     seen = measured(pair, tables[0][None], tables[1][None], sds)
-    sizes, common = _common(tables, sds)
+    common = _common(tables, sizes, sds)
     null: dict[Place, list[Floats]] = {place: [] for place in seen}
     step = max(1, CHUNK // common.size)
     for start in range(0, draws, step):
@@ -122,15 +131,17 @@ def _table(pair: Pair, thresholds: Thresholds, draws: int, rng: np.random.Genera
     ]
 
 
-def _common(tables: Sequence[Floats], sds: Sequence[float]) -> tuple[list[int], Floats]:
-    """Both sizes, and the one distribution from which both tables are drawn where nothing has drifted."""
-    sizes = [max(1, round(float(table.sum()))) for table in tables]
+def _common(tables: Sequence[Floats], sizes: Sequence[int], sds: Sequence[float]) -> Floats:
+    """The one distribution from which both tables are drawn where nothing has drifted.
+
+    People whom noise or the display rule added to a table are taken off it again, evenly.
+    """
     cells = tables[0].size
     # By the precision of a share: noise weighs as sd²/n², sampling as p(1 - p)/n with p about 1/cells.
     weights = [1 / ((sd / size) ** 2 + 1 / (cells * size)) for size, sd in zip(sizes, sds, strict=True)]
     mixed = sum(weight * table / size for weight, size, table in zip(weights, sizes, tables, strict=True))
-    shares = measures.project(np.asarray(mixed).ravel()[None])[0]
-    return sizes, (shares / shares.sum()).reshape(tables[0].shape)
+    shares = measures.project(np.asarray(mixed).ravel() / sum(weights), 1.0)
+    return np.asarray(shares / shares.sum()).reshape(tables[0].shape)
 
 
 def _drowned(pair: Pair, tables: Sequence[Floats], sds: Sequence[float]) -> Iterator[tuple[str, str]]:

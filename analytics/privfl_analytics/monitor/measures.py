@@ -26,21 +26,23 @@ __all__ = [
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
-def project(counts: Floats) -> Floats:
-    """The nearest table without negative cells and with the same total, as shares; Euclidean projection.
+def project(counts: Floats, whole: float | None = None) -> Floats:
+    """The nearest table without negative cells and with the total ``whole``, as shares; Euclidean projection.
 
     Noise makes cells negative. Cutting them at 0 would add people that are not there; this takes them off again
     evenly. Counts without a negative cell only get divided by their total.
 
     Args:
         counts: (…, cells).
+        whole: positive; by default each table's own total.
 
     Returns:
         (…, cells) that sum to 1; all equal where the total is not positive.
 
     Source: Duchi, Shalev-Shwartz, Singer and Chandra, ICML 2008.
     """
-    total = counts.sum(axis=-1, keepdims=True)
+    own = counts.sum(axis=-1, keepdims=True)
+    total = own if whole is None else np.full_like(own, whole)
     sound = total > 0
     total = np.where(sound, total, 1.0)
     falling = -np.sort(-counts, axis=-1)
@@ -48,7 +50,7 @@ def project(counts: Floats) -> Floats:
     excess = (np.cumsum(falling, axis=-1) - total) / ranks
     last = np.maximum((falling > excess).sum(axis=-1, keepdims=True) - 1, 0)
     shares = np.maximum(counts - np.take_along_axis(excess, last, axis=-1), 0.0) / total
-    plain = (counts >= 0).all(axis=-1, keepdims=True)
+    plain = (counts >= 0).all(axis=-1, keepdims=True) & (np.abs(own - total) <= 1e-12 * np.abs(total))
     out = np.where(plain, counts / total, shares)
     return np.where(sound, out, 1.0 / counts.shape[-1])
 
@@ -64,8 +66,11 @@ def ks(p: Floats, q: Floats) -> Floats:
     return np.asarray(np.abs(np.cumsum(q - p, axis=-1)).max(axis=-1))
 
 
-def jensen_shannon(p: Floats, q: Floats) -> Floats:
-    """Jensen–Shannon divergence in bits, within [0, 1]."""
+def jensen_shannon(p: Floats, q: Floats, least: float = 0.0) -> Floats:
+    """Jensen–Shannon divergence in bits, within [0, 1]; shares below ``least`` count as ``least``."""
+    if least > 0:
+        p, q = (np.maximum(one, least) for one in (p, q))
+        p, q = (one / one.sum(axis=-1, keepdims=True) for one in (p, q))
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = sum(np.where(one > 0, one * np.log2(one / middle), 0.0) for one in (p, q))

@@ -77,13 +77,17 @@ def _distances(pair: Pair, sides: Sequence[Floats], sds: Sequence[float]) -> dic
     totals = [np.maximum(one[:, present].sum(axis=-1), 1.0) for one in sides]
     p, q = (measures.project(one[:, present]) for one in sides)
     # One floor for observation and null alike: taken from the noise and the larger of the typical shares' errors.
-    least = max([LEAST_SHARE, *(sd / float(np.median(total)) for sd, total in zip(sds, totals, strict=True))])
-    found["psi"] = measures.psi(p, q, min(least, 1 / len(present)))
+    noise = max(sd / float(np.median(total)) for sd, total in zip(sds, totals, strict=True))
+    noise = min(noise, 1 / len(present))
+    found["psi"] = measures.psi(p, q, max(noise, LEAST_SHARE))
     if axis.bins:
         inside, middles = slice(0, axis.bins), (axis.numbers[1:] + axis.numbers[:-1]) / 2
         u, v = (measures.project(one[:, inside]) for one in sides)
         found["ks"], found["wasserstein"] = measures.ks(u, v), measures.wasserstein(u, v, middles)
-    found["jensen_shannon"], found["total_variation"] = measures.jensen_shannon(p, q), measures.total_variation(p, q)
+    found["jensen_shannon"], found["total_variation"] = (
+        measures.jensen_shannon(p, q, noise),
+        measures.total_variation(p, q),
+    )
     if MISSING in axis.labels:
         at = axis.labels.index(MISSING)
         shares = [one[:, at] / np.maximum(one.sum(axis=-1), 1.0) for one in sides]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from privfl_analytics.monitor import DriftReport, Limit, Thresholds, compare
+from privfl_analytics.constructions import COUNT_SCALE
+from privfl_analytics.monitor import DriftReport, Limit, Profile, Thresholds, compare
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import binom, wasserstein_distance
 from sklearn.metrics import roc_auc_score
@@ -34,6 +38,33 @@ def test_noise_raises_no_more_alarms_than_it_may(before: float, after: float) ->
         alarms += compare(reference, later, limits_, rng=rng).status in ("drift", "warn")
     assert alarms <= 0.07 * runs
     assert alarms >= binom.ppf(0.001, runs, 0.02), "a test that never alarms finds nothing either"
+
+
+@pytest.mark.parametrize(("before", "after", "floor"), [(5.0, 15.0, 0), (3.0, 40.0, 10)])
+def test_every_measure_s_p_values_are_what_they_say(before: float, after: float, floor: int) -> None:
+    """Of each measure of each column about 5 % are at most 0.05 without drift, with hidden cells, too."""
+    rng, runs, low = np.random.default_rng(17), 100, Counter[tuple[str, str]]()
+    base = profile(patients(rng, 20_000))
+    limits = Thresholds(draws=200, **OFF, psi=None, auc=None, brier=None, calibration=None)
+    for _ in range(runs):
+        sides = [redrawn(base, rng, *how) for how in ((5000, before, floor), (2000, after, floor))]
+        for one in compare(*sides, limits, rng=rng).findings:
+            low[one.column, one.measure] += one.p is not None and one.p <= 0.05
+    assert {"auc", "brier", "calibration_error", "psi", "missing", "wasserstein"} <= {name for _, name in low}
+    assert max(low.values()) <= binom.ppf(0.9995, runs, 0.05), low
+    assert np.mean(list(low.values())) <= 0.065 * runs
+
+
+def redrawn(base: Profile, rng: np.random.Generator, rows: int, sd: float, floor: int) -> Profile:
+    """The profile of so many other rows of the same distribution."""
+    tables = []
+    for table in base.tables:
+        shares = table.array.ravel() / table.array.sum()
+        counts = rng.multinomial(rows, shares) + rng.normal(0, sd, len(shares))
+        counts = np.where(counts < floor, 0, counts) if floor else counts
+        whole = tuple(int(one) for one in np.rint(counts * COUNT_SCALE))
+        tables.append(replace(table, counts=whole, sd=repr(sd), floor=floor))
+    return replace(base, tables=tuple(tables))
 
 
 def test_many_columns_and_measures_share_one_level() -> None:

@@ -75,6 +75,14 @@ def test_the_projection_is_the_nearest_table_of_its_total(counts: np.ndarray) ->
     assert ((shares - counts / total) ** 2).sum() <= found.fun + 1e-6
 
 
+def test_a_projection_onto_another_total() -> None:
+    """What noise added everywhere is taken off everywhere; without noise nothing changes."""
+    counts = np.array([100.0, 50.0, 20.0, 20.0])
+    assert measures.project(counts, 150.0) == pytest.approx(np.array([90, 40, 10, 10]) / 150)
+    assert measures.project(counts, 190.0).tolist() == (counts / 190).tolist()
+    assert measures.project(np.array([100.0, 50.0, 4.0, 0.0]), 150.0)[3] == 0
+
+
 def test_a_stack_is_measured_like_its_parts() -> None:
     """The null is simulated in one go."""
     rng = np.random.default_rng(3)
