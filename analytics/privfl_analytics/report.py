@@ -17,6 +17,9 @@ __all__ = ["Reported", "html_report", "write_report"]
 
 #: Tables longer than this are folded on the screen; they print whole.
 FOLDED = 12
+#: Above it the promise is called weak.
+WEAK = 10.0
+_OWN_NOISE = "Where single sites are shown or compared, each of their numbers carries the whole noise of its site."
 
 
 class Reported(Protocol):
@@ -129,11 +132,13 @@ def _promise(result: Reported) -> list[str]:
         f"but for a probability of {privacy.delta:g} (delta). This includes {privacy.uploads} "
         f"upload{'s' if privacy.uploads != 1 else ''} of every site, repeated attempts among them."
     ]
+    if privacy.epsilon > WEAK:
+        said.append(f"An epsilon above {WEAK:g} promises little to the one whose row it is.")
     said.append(_trust(privacy))
     if result.survivors:
         said.append(
-            f"The sums hold {_sites(result.survivors)} sites. No site's own numbers were opened, and the intervals "
-            "contain the noise of exactly these sites."
+            f"The sums hold {_sites(result.survivors)} sites, and the intervals contain the noise of exactly these. "
+            + (_OWN_NOISE if privacy.trust == "local" else "No site's own numbers were opened.")
         )
     said.append(
         "The charge stands in every site's ledger and counts together with everything else that was asked of the same "

@@ -114,6 +114,9 @@ def test_other_guarantees_are_told_apart() -> None:
     local = Seen(html_report(result(PrivacyReport(1.0, 1e-6, 0.04, "subject", "local", None, 1)))).said
     assert "Each site added all of the noise itself" in local
     assert "one person (all rows" in local
+    assert "No site's own numbers" not in local
+    weak = Seen(html_report(result(PrivacyReport(50.0, 1e-6, 0.04, "record", "distributed", None, 1)))).said
+    assert "promises little" in weak
     none = Seen(html_report(result(PrivacyReport(None, None, 0.0, "record", "none", None, 0)))).said
     assert "no differential privacy" in none
 
