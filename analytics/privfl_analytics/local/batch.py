@@ -29,7 +29,7 @@ from privfl_analytics.constructions import (
 )
 from privfl_analytics.view import Score, View
 
-__all__ = ["UNIT", "Batch", "Cells", "Floats", "Ints", "Terms", "score_of"]
+__all__ = ["UNIT", "Batch", "Cells", "Floats", "Ints", "Space", "Terms", "score_of"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -56,6 +56,32 @@ def score_of(score: Score, values: Callable[[str], Floats]) -> Floats:
         return np.clip(total, score.lower, score.upper)
 
 
+class Space:
+    """Arrays that one thread uses again for every batch, as taking them from the system costs more than filling them.
+
+    ``mark`` and ``back`` give back what was taken in between.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Floats] = []
+        self._used = 0
+
+    def floats(self, rows: int) -> Floats:
+        """An array of so many rows with anything in it, until the space goes back."""
+        if self._used == len(self._held) or self._held[self._used].size < rows:
+            self._held[self._used : self._used + 1] = [np.empty(rows)]
+        self._used += 1
+        return self._held[self._used - 1][:rows]
+
+    def mark(self) -> int:
+        """Where the space stands."""
+        return self._used
+
+    def back(self, mark: int = 0) -> None:
+        """Give back what was taken since a mark."""
+        self._used = mark
+
+
 class Batch:
     """Rows under the names that the schema and the study give to columns.
 
@@ -64,17 +90,18 @@ class Batch:
         rows: how many.
         columns: declared name → float64 with NaN for missing (not clamped), codes, or for text 1 where it is missing;
             axes that SQL computed under the axis itself.
+        space: of the thread; what a batch has made is lost with it.
     """
 
-    __slots__ = ("_columns", "_kept", "rows", "view")
+    __slots__ = ("_columns", "_kept", "rows", "space", "view")
 
-    def __init__(self, view: View, rows: int, columns: Mapping[object, npt.NDArray[Any]]) -> None:
-        self.view, self.rows, self._columns = view, rows, columns
+    def __init__(self, view: View, rows: int, columns: Mapping[object, npt.NDArray[Any]], space: Space) -> None:
+        self.view, self.rows, self._columns, self.space = view, rows, columns, space
         self._kept: dict[object, Any] = {}
 
     def where(self, mask: npt.NDArray[np.bool_]) -> Batch:
         """The rows of a mask; columns are copied when they are asked for."""
-        return Batch(self.view, int(np.count_nonzero(mask)), _Selected(self._columns, mask))
+        return Batch(self.view, int(np.count_nonzero(mask)), _Selected(self._columns, mask), self.space)
 
     def complete(self, names: tuple[str, ...]) -> Batch:
         """The rows that have every one of some columns (of a category, a declared class)."""
@@ -113,7 +140,8 @@ class Batch:
     def _number(self, name: str) -> Floats:
         column = self.view.schema.columns.get(name)
         if isinstance(column, Numeric):
-            return np.asarray(np.clip(self._columns[name], column.lower, column.upper))
+            out = self.space.floats(self.rows)
+            return np.clip(self._columns[name], column.lower, column.upper, out=out)
         score = next(one for one in self.view.scores if one.name == name)
         return np.broadcast_to(score_of(score, self.number), (self.rows,))
 
@@ -202,7 +230,7 @@ class Cells:
         if self._inverse is None:
             found = np.searchsorted(self._edges, filled, side="right") - 1
         else:
-            found = self._computed(filled)
+            found = self._computed(filled, batch.space)
         np.minimum(found, bins - 1, out=found)
         if self._beyond:
             found[outside] = bins
@@ -210,16 +238,19 @@ class Cells:
             found[missing] = bins + 1
         return found
 
-    def _computed(self, value: Floats) -> Whole:
+    def _computed(self, value: Floats, space: Space) -> Whole:
         """Bins by arithmetic, looked up where rounding could matter."""
-        at = value - self._edges[0]
+        found = space.floats(value.size).view(np.int64)
+        mark = space.mark()
+        at = np.subtract(value, self._edges[0], out=space.floats(value.size))
         at *= self._inverse
-        found = at.astype(np.int64)
-        at -= np.rint(at)
+        np.copyto(found, at, casting="unsafe")
+        at -= np.rint(at, out=space.floats(value.size))
         np.abs(at, out=at)
         if at.min(initial=1.0) < _NEAR:
             near = np.flatnonzero(at < _NEAR)
             found[near] = np.searchsorted(self._edges, value[near], side="right") - 1
+        space.back(mark)
         return found
 
 
@@ -264,7 +295,7 @@ class Terms:
 
     def _linear(self, batch: Batch) -> Floats:
         column: str = self.term.column  # type: ignore[union-attr]
-        out = batch.number(column) - self._frame[0]
+        out = np.subtract(batch.number(column), self._frame[0], out=batch.space.floats(batch.rows))
         with np.errstate(over="ignore"):
             if self._step < _NORMAL:
                 out /= self._frame[1]
@@ -277,7 +308,7 @@ class Terms:
     def _square(self, batch: Batch) -> Floats:
         column: str = self.term.column  # type: ignore[union-attr]
         t = batch.kept(("linear", column, self._frame), self._linear)
-        out = t * t
+        out = np.multiply(t, t, out=batch.space.floats(batch.rows))
         out *= 2.0 ** (1 - VALUE_BITS)
         np.floor(out, out=out)
         out -= UNIT

@@ -65,14 +65,21 @@ def _parts(value: Any) -> tuple[float | None, str | None, str | None]:
 
 def _written(value: Any, number: float) -> str:
     """As text; a whole number that a float may not hold in one way only, be it a float or not."""
-    return str(int(value)) if _WHOLE <= abs(number) < math.inf else str(value)
+    if _WHOLE <= abs(number) < math.inf:
+        return str(int(value))
+    try:
+        return str(value)
+    except ValueError:  # Python prints no whole number of more than 4300 digits
+        return hex(int(value))
 
 
 def _strings(texts: Sequence[str | None]) -> pa.Array:
     try:
         return pa.array(texts, pa.string())
-    except UnicodeEncodeError:  # half a surrogate pair
-        return pa.array([None if one is None else one.encode(errors="replace").decode() for one in texts], pa.string())
+    except UnicodeEncodeError:  # half a surrogate pair; written so that two texts stay two, as they may name persons
+        return pa.array(
+            [None if one is None else one.encode(errors="backslashreplace").decode() for one in texts], pa.string()
+        )
 
 
 def frame_columns(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, list[pa.Array]]:
@@ -110,7 +117,7 @@ def _whole(array: Any) -> pa.Array:
 
 
 def clean(array: pa.Array) -> pa.Array:
-    """The same column in a type that DuckDB reads, with bytes that are no UTF-8 replaced."""
+    """The same column in a type that DuckDB reads, bytes that are no UTF-8 as escapes: two texts stay two."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         return clean(array.dictionary_decode())
@@ -123,5 +130,7 @@ def clean(array: pa.Array) -> pa.Array:
             array.validate(full=True)
         except pa.ArrowInvalid:
             binary = array.cast(pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary())
-            return _strings([None if one is None else one.decode(errors="replace") for one in binary.to_pylist()])
+            return _strings(
+                [None if one is None else one.decode(errors="backslashreplace") for one in binary.to_pylist()]
+            )
     return array

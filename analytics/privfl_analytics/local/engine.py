@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from threading import local
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from privfl.entropy import Entropy
 from privfl.errors import Misuse
 from privfl.tasks import FileSource, SiteData, Source
 from privfl_analytics.constructions import COUNT_SCALE, Distinct, Keys
-from privfl_analytics.local.batch import Batch, Ints
+from privfl_analytics.local.batch import Batch, Ints, Space
 from privfl_analytics.local.kernels import Kernel, Readers, kernel_of
 from privfl_analytics.local.plan import Asked, Choice, Plan
 from privfl_analytics.local.tables import Table, Unreadable, opened
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 #: Rows of one Arrow batch, and of the stretches in which they are worked on, which stay in the cache.
 _FETCHED, _ROWS = 1 << 16, 1 << 15
+_OWN = local()
 _WORKERS = max(1, min(8, os.cpu_count() or 1))
 
 
@@ -133,10 +135,14 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
 def _add(
     view: View, keys: Sequence[object], fetched: pa.RecordBatch, groups: Mapping[Choice, Sequence[Kernel]]
 ) -> None:
+    if not hasattr(_OWN, "space"):
+        _OWN.space = Space()
+    space: Space = _OWN.space
     arrays = [_array(fetched.column(at)) for at in range(len(keys))]
     for begin in range(0, fetched.num_rows, _ROWS):
         columns = {key: array[begin : begin + _ROWS] for key, array in zip(keys, arrays, strict=True)}
-        whole = Batch(view, min(_ROWS, fetched.num_rows - begin), columns)
+        space.back()
+        whole = Batch(view, min(_ROWS, fetched.num_rows - begin), columns, space)
         for choice, kernels in groups.items():
             mask = columns.get(choice)
             rows = whole if mask is None or mask.all() else whole.where(mask != 0)

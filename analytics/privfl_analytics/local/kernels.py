@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from threading import Lock
+from threading import Lock, local
 
 import numpy as np
 import numpy.typing as npt
@@ -173,6 +173,7 @@ class _Products(Kernel):
         self._halves = np.array([half for _, _, half in frames])[:, None]
         self._sums = np.zeros((self.groups, width, width), dtype=np.int64)
         self._short = np.zeros(self.groups, dtype=np.int64)
+        self._own = local()  # each thread's z, which would else be taken from the system and given back every time
 
     def add(self, batch: Batch) -> None:
         for group, rows in self.stretches(batch):
@@ -190,7 +191,9 @@ class _Products(Kernel):
 
     def _rows(self, numbers: Sequence[Floats]) -> tuple[Floats, int, int]:
         """(z̃ with one row per column, zero where nothing counts; how many were shortened, and how many failed)."""
-        z = np.empty((len(numbers) + 1, numbers[0].size))
+        if not hasattr(self._own, "z"):
+            self._own.z = np.empty((len(numbers) + 1, _BLOCK))
+        z: Floats = self._own.z[:, : numbers[0].size]
         z[0], x = _ONE, z[1:]
         for row, value, center in zip(x, numbers, self._centers, strict=True):
             np.subtract(value, center, out=row)

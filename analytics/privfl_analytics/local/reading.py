@@ -51,10 +51,11 @@ def _class_key(raw: Raw, column: Category) -> str | None:
 
 
 def read_category(raw: Raw, column: Category) -> str:
-    """SMALLINT: the place of the class, k for another value, k + 1 for a missing one."""
+    """SMALLINT or INTEGER: the place of the class, k for another value, k + 1 for a missing one."""
     classes, key, k = column.classes, _class_key(raw, column), len(column.classes)
+    whole = "SMALLINT" if k + 1 < 1 << 15 else "INTEGER"  # a code that does not fit would stop the study
     if key is None:
-        return f"CAST(CASE WHEN {_present(raw, ())} THEN {k} ELSE {k + 1} END AS SMALLINT)"
+        return f"CAST(CASE WHEN {_present(raw, ())} THEN {k} ELSE {k + 1} END AS {whole})"
     cases = [f"WHEN NOT {_present(raw, (*classes, *column.missing))} THEN {k + 1}"]
     if column.missing:
         cases.append(f"WHEN {key} IN {literals(column.missing)} THEN {k + 1}")
@@ -64,7 +65,7 @@ def read_category(raw: Raw, column: Category) -> str:
     else:
         cases += [f"WHEN {key} = {literal(item)} THEN {at}" for at, item in enumerate(classes)]
         last = str(k)
-    return f"CAST(CASE {' '.join(cases)} ELSE {last} END AS SMALLINT)"
+    return f"CAST(CASE {' '.join(cases)} ELSE {last} END AS {whole})"
 
 
 def read_text(raw: Raw, column: Text) -> str:

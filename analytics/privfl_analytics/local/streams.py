@@ -196,7 +196,7 @@ class LinesStream(Stream):
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         unpack = _OPEN.get(self._path.suffix.lower(), open)
-        with unpack(self._path, "rt", encoding="utf-8-sig", errors="replace") as stream:
+        with unpack(self._path, "rt", encoding="utf-8-sig", errors="surrogateescape") as stream:
             for line in stream:
                 try:
                     row = json.loads(line)
