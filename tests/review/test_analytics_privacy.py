@@ -1,0 +1,65 @@
+"""Regressions of a privacy review of analytics: no row silences a site or is taken for another person's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from privfl_analytics.constructions import Classes, Construction, Distinct, Presence, Tally
+from privfl_analytics.local import Asked, sums
+from privfl_analytics.view import View
+from pyarrow import parquet
+
+from privfl.entropy import SYSTEM
+from privfl.tasks import FileSource, FrameSource, Schema, SiteData, Source
+
+
+def summed(schema: Schema, source: Source, asked: Sequence[Construction], rows: int | None = None) -> list[np.ndarray]:
+    wanted = [Asked(one) for one in asked]
+    return sums(SiteData(schema, source), View(schema), wanted, rows=rows, entropy=SYSTEM)
+
+
+@pytest.mark.parametrize("k", [32766, 32767, 40000])
+def test_a_row_of_any_class_counts_where_there_are_more_classes_than_16_bits_number(k: int) -> None:
+    """ICD-10 has more codes than that: one missing or undeclared code raised, and the site sent zero for all rows."""
+    schema = Schema(records=10, columns={"c": {"classes": [f"K{at}" for at in range(k)]}})
+    frame = pd.DataFrame({"c": pd.Series(["K1", f"K{k - 1}", "none of them", None], dtype=object)})
+    (found,) = summed(schema, FrameSource(frame), [Tally(axes=(Classes(column="c"),))])
+    assert np.flatnonzero(found).tolist() == [1, k - 1, k, k + 1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_whole_number_that_python_does_not_print_is_a_row_like_any_other(sign: int) -> None:
+    """Python refuses to write more than 4300 digits; such a cell raised, and the site sent zero for all rows."""
+    schema = Schema(records=10, columns={"a": {"lower": 0, "upper": 10}, "t": {"max_length": 5}})
+    column = pd.Series([1, sign * 10**5000, sign * 10**6000], dtype=object)
+    asked = [Tally(axes=(Presence(column="a"),)), Distinct(column="t")]
+    numbers, values = summed(schema, FrameSource(pd.DataFrame({"a": column, "t": column})), asked)
+    assert numbers.tolist() == [3 * 1024, 0]
+    assert values.tolist() == [3 * 1024]
+
+
+PERSONS = Schema(records=10, columns={"a": {"lower": 0, "upper": 10}}, subject="id", max_rows=1)
+
+
+def broken_parquet(path: Path) -> Source:
+    names = pa.array(["Müller".encode("latin-1"), "Möller".encode("latin-1")], pa.binary())
+    parquet.write_table(pa.table({"id": pa.Array.from_buffers(pa.string(), 2, names.buffers()), "a": [1.0, 1.0]}), path)
+    return FileSource(path, "parquet")
+
+
+def broken_lines(path: Path) -> Source:
+    path.write_bytes(b'{"id": "M\xfcller", "a": 1}\n{"id": "M\xf6ller", "a": 1}\n')
+    return FileSource(path, "jsonl")
+
+
+def test_two_persons_whose_names_are_no_utf_8_stay_two(tmp_path: Path) -> None:
+    """Broken bytes were all replaced by one character: two persons became one, and either decided over both's rows."""
+    halves = pd.DataFrame({"id": pd.Series(["\ud800", "\ud801"], dtype=object), "a": 1.0})
+    for source in (broken_parquet(tmp_path / "p"), broken_lines(tmp_path / "j"), FrameSource(halves)):
+        found = summed(PERSONS, source, [Tally(subjects=True), Tally()], rows=1)
+        assert [one.tolist() for one in found] == [[2 * 1024], [2 * 1024]], source
