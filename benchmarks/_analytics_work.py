@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from privfl_analytics.constructions import Construction
     from privfl_analytics.local import Asked
 
     from privfl.tasks import Schema
@@ -69,9 +70,10 @@ def study() -> tuple[Schema, list[Asked]]:
     from privfl.tasks import Schema  # noqa: PLC0415
 
     numbers = {name: {"lower": LOWER, "upper": UPPER} for name in NUMBERS}
-    schema = Schema(records=1000, columns={**numbers, **{name: {"classes": classes(name)} for name in CLASSES}})
+    columns = {**numbers, **{name: {"classes": classes(name)} for name in CLASSES}}
+    schema = Schema.from_dict({"records": 1000, "columns": columns})
     edges = tuple(float(edge) for edge in np.linspace(LOWER, UPPER, BINS + 1))
-    parts = [Tally(), *(Tally(axes=(Presence(column=name),)) for name in (*NUMBERS, *CLASSES))]
+    parts: list[Construction] = [Tally(), *(Tally(axes=(Presence(column=name),)) for name in (*NUMBERS, *CLASSES))]
     parts += [Sums(terms=(One(), Linear(column=name), Square(column=name))) for name in NUMBERS]
     parts += [Tally(axes=(Bins(column=name, edges=edges),)) for name in NUMBERS]
     parts += [Tally(axes=(Classes(column=one), Classes(column=other))) for one, other in TABLES]
@@ -132,7 +134,7 @@ def run_pandas(path: Path) -> float:
     numbers.agg(["count", "sum", "mean", "var"])
     edges = np.linspace(LOWER, UPPER, BINS + 1)
     for name in NUMBERS:
-        pd.cut(numbers[name], edges, right=False, include_lowest=True).value_counts(dropna=False)
+        pd.cut(numbers[name], edges.tolist(), right=False, include_lowest=True).value_counts(dropna=False)
     for one, other in TABLES:
         pd.crosstab(frame[one], frame[other], dropna=False)
     numbers.dropna().cov()

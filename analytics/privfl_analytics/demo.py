@@ -49,7 +49,7 @@ queries:
   - {values: readmitted, name: label balance}
   - {correlation: [age, bmi, systolic], name: related}
   - {survival: months, event: event, bins: 18, by: [treatment], name: time to event}
-  - {roc: risk, label: readmitted, positive: true, name: the consortium's old score}
+  - {roc: risk, label: readmitted, positive: true, name: old score}
 """
     return replace(Study.from_yaml(text), scores=(RISK,))
 
@@ -83,10 +83,8 @@ def known_truths(frames: Mapping[str, pd.DataFrame]) -> list[Known]:
         Known("missing HbA1c", "missing", {}, float(pooled["hba1c"].isna().sum())),
         Known("mean age", "mean", {"sex": "f"}, float(pooled.loc[pooled["sex"] == "f", "age"].mean())),
         Known("spread of BMI", "sd", {}, float(pooled["bmi"].std())),
-        Known("related", "correlation", {"column": "age", "other": "systolic"}, float(related.loc["age", "systolic"])),
-        Known(
-            "the consortium's old score", "auc", {}, float(roc_auc_score(whole["readmitted"], 1 / (1 + np.exp(-logit))))
-        ),
+        Known("related", "correlation", {"column": "age", "other": "systolic"}, float(related.to_numpy()[0, 2])),
+        Known("old score", "auc", {}, float(roc_auc_score(whole["readmitted"], 1 / (1 + np.exp(-logit))))),
     ]
 
 
@@ -188,7 +186,7 @@ class AnalyticsDemo:
 
     def _operators(self, trial: Trial, passphrase: str) -> Iterator[str]:
         """What ``privfl site approve`` does, at every site with a request that waits."""
-        from privfl.cli.requests_show import Desk  # noqa: PLC0415
+        from privfl.cli.requests_desk import Desk  # noqa: PLC0415
         from privfl.cli.roles import now  # noqa: PLC0415
         from privfl.homes.folder import open_store  # noqa: PLC0415
         from privfl.homes.requests import NOTHING, Answer, State  # noqa: PLC0415
@@ -245,19 +243,16 @@ class AnalyticsDemo:
 
     def show(self, figures: Mapping[str, Any]) -> None:
         """Answers beside what the pooled rows would have said, what it cost, and the proof."""
-        from privfl_analytics.tables import number  # noqa: PLC0415
-
         table = Table(title=f"{self.study.name}: {len(self.study.queries)} queries in one upload", title_justify="left")
         for heading in ("query", "of", "private answer", "95 % interval", "pooled rows"):
             table.add_column(heading, justify="left" if heading in ("query", "of") else "right")
         for known in self.truths:
             row = self._row(known)
-            interval = "" if row.lower is None else f"{number(row.lower)} to {number(row.upper)}"
-            of = ", ".join(f"{key} {cell}" for key, cell in known.at.items())
-            table.add_row(known.query, of, number(row.value), interval, number(known.exact))
+            interval = "" if row.lower is None else f"{_short(row.lower)} to {_short(row.upper)}"
+            of = ", ".join(known.at.values())
+            table.add_row(known.query, of, _short(row.value), interval, _short(known.exact))
         table.caption = (
-            "the last column is known to this demonstration only; intervals are for the population that the rows come "
-            "from, noise included"
+            "the last column is known to this demonstration only; intervals are for the population, noise included"
         )
         self.console.print(table)
         self.console.print(f"Privacy: {self.result.privacy}.", markup=False, highlight=False, soft_wrap=True)
@@ -271,6 +266,10 @@ class AnalyticsDemo:
             soft_wrap=True,
         )
         self.console.print(f"Done in {figures['seconds']:.1f} s.", highlight=False)
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def run_demo(console: Console, epsilon: float, sites: int, seed: int, place: Path, *, quiet: bool) -> dict[str, Any]:
