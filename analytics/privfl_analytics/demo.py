@@ -84,7 +84,7 @@ def known_truths(frames: Mapping[str, pd.DataFrame]) -> list[Known]:
         Known("mean age", "mean", {"sex": "f"}, float(pooled.loc[pooled["sex"] == "f", "age"].mean())),
         Known("spread of BMI", "sd", {}, float(pooled["bmi"].std())),
         Known("related", "correlation", {"column": "age", "other": "systolic"}, float(related.to_numpy()[0, 2])),
-        Known("old score", "auc", {}, float(roc_auc_score(whole["readmitted"], 1 / (1 + np.exp(-logit))))),
+        Known("old score", "auc", {}, float(auc)),
     ]
 
 
