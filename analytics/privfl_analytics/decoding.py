@@ -13,7 +13,7 @@ import numpy as np
 
 from privfl.dp import Cost, Trust, epsilon_of_cost
 from privfl.errors import Misuse
-from privfl_analytics.answer import Answer
+from privfl_analytics.answer import Answer, Row
 from privfl_analytics.layout import Part
 from privfl_analytics.noise import noise_of_sum
 from privfl_analytics.opened import History, Opened
@@ -81,15 +81,18 @@ def decoded(
     min_cell_count: int,
     charged: int | Sequence[int] | None,
     draws: int,
+    *,
+    partial: bool = False,
 ) -> StudyResult:
     """See :meth:`StudyQuestion.decode`."""
-    if len(history) != len(question.plan):
+    if len(history) != len(question.plan) and not (partial and history.stages):
         raise Misuse(f"{len(history)} of {len(question.plan)} stages were opened; a study is decoded after the last")
     sums, states = replayed(question, history)
     seed = np.frombuffer(hashlib.sha256(question.id + history.encode()).digest(), dtype=np.uint32)
     answers = {}
     for at, name in enumerate(question.study.names):
-        survivors = min(opened.survivors for opened in history if at in question.queries_at(opened.stage))
+        opened_for = [opened.survivors for opened in history if at in question.queries_at(opened.stage)]
+        survivors = min(opened_for, default=0)
         context = Context(
             confidence=question.study.confidence,
             interval=question.study.interval,
@@ -99,7 +102,10 @@ def decoded(
             rng=np.random.default_rng([*map(int, seed), at]),
             draws=draws,
         )
-        answers[name] = _answer(question, at, sums[at], states[at], context)
+        through = len(sums[at]) == question.study.queries[at].asked.stages(question.view)
+        answers[name] = (
+            _answer(question, at, sums[at], states[at], context) if through else _unfinished(question, at, context)
+        )
     survivors_of = tuple(opened.survivors for opened in history)
     return StudyResult(question.study, answers, privacy_of(question, charged), survivors_of)
 
@@ -118,6 +124,15 @@ def _answer(
         parts.append(({axis.names()[0]: names[cell] for axis, names, cell in cells}, answer))
     found = Answer.grouped(query.words(), parts) if axes else parts[0][1]
     return _finished(found, query.words(), query.asked.name, context)
+
+
+def _unfinished(question: StudyQuestion, at: int, context: Context) -> Answer:
+    """What there is to say of a query whose last round was never opened."""
+    query = question.study.queries[at]
+    why = "its last round was not opened; what was charged stays charged"
+    return _finished(
+        Answer("", "", (Row(query.asked.name, None, note=why),), "table"), query.words(), query.asked.name, context
+    )
 
 
 def _finished(answer: Answer, title: str, statistic: str, context: Context) -> Answer:

@@ -353,6 +353,7 @@ class StudyQuestion(Question):
         min_cell_count: int = 1,
         charged: int | Sequence[int] | None = None,
         draws: int = 2000,
+        partial: bool = False,
     ) -> StudyResult:
         """The answers.
 
@@ -362,11 +363,12 @@ class StudyQuestion(Question):
             charged: uploads that every site was charged for, by stage or in all (then the surplus is counted as
                 repetitions of the dearest stage); by default one for each stage.
             draws: replicates of parametric bootstraps.
+            partial: answer what was opened to its end, and say of the others that they were not.
 
         Raises:
             Misuse: a stage is missing.
         """
-        return decoded(self, history, min_cell_count, charged, draws)
+        return decoded(self, history, min_cell_count, charged, draws, partial=partial)
 
     def privacy(self, charged: int | Sequence[int] | None = None) -> PrivacyReport:
         """What was, or will be, spent; see :meth:`decode` for ``charged``."""

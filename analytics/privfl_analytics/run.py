@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from privfl.dp import Release
-from privfl.errors import RoundAborted
 from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.fit import Transcripts, replace_results
 from privfl.runtime.run import STOPPED_EARLY, Journal, Observer, Resumed, Run, Setting, Stage
@@ -32,6 +31,7 @@ class Findings(StudyResult):
         dropped: stage, from 1 → names of sites missing from its sum.
         stopped: why the run ended. seconds: wall time. upload_bytes: mean bytes of one upload, everything included.
         spent: ε by site, from each site's own account, where it can be seen from here.
+        sums: the opened rounds, noise in them, from which the answers can be decoded again.
     """
 
     transcript: Transcripts | None = None
@@ -40,6 +40,7 @@ class Findings(StudyResult):
     seconds: float = 0.0
     upload_bytes: float = 0.0
     spent: Mapping[str, float] = field(default_factory=dict)
+    sums: bytes = b""
 
     def save(self, folder: str | Path) -> Path:
         """Write answers, a report and the transcripts into ``folder``; an earlier run's results there are replaced.
@@ -50,6 +51,7 @@ class Findings(StudyResult):
 
         def write(target: Path) -> None:
             StudyResult.save(self, target)
+            (target / "opened.sums").write_bytes(self.sums)
             if self.transcript is not None:
                 self.transcript.save(target / "transcripts")
 
@@ -132,19 +134,10 @@ class StudyRun(Run[Findings]):
         return [(self.study.release(at - 1), times) for at, times in sorted(self.charges.items())]
 
     def outcome(self, stopped: str) -> Findings:
-        """The answers.
-
-        Raises:
-            RoundAborted: a stage is missing; what was charged for the others stays charged.
-        """
+        """The answers; of a run that ended early, of the queries that were through."""
         stage = self.stage
-        if len(self.history) < self.study.stages:
-            raise RoundAborted(
-                f"{len(self.history)} of {self.study.stages} rounds were opened: {stopped}. Nothing can be decoded "
-                "before the last; what the sites were charged stays charged"
-            )
         charged = [self.charges.get(at + 1, 0) for at in range(self.study.stages)]
-        found = self.study.decode(self.history, min_cell_count=stage.min_cell_count, charged=charged)
+        found = self.study.decode(self.history, min_cell_count=stage.min_cell_count, charged=charged, partial=True)
         return Findings(
             found.study,
             {name: self._with_names(answer) for name, answer in found.answers.items()},
@@ -156,6 +149,7 @@ class StudyRun(Run[Findings]):
             self.seconds,
             self.sizes[0] / max(1, self.sizes[1]),
             dict(stage.spent()),
+            self.history.encode(),
         )
 
     def _with_names(self, answer: Answer) -> Answer:

@@ -133,3 +133,24 @@ queries:
     assert len(found.survivors) == 4  # three letters, and one round in which every site answers for itself
     assert found.privacy.uploads == 4
     assert len(found.transcript.verify()) == 4
+
+
+def test_a_run_that_ends_early_answers_what_was_through() -> None:
+    """Sites that die for good after the first round cost no answer that was already paid for."""
+    study = Study.from_yaml(
+        "study: early\nqueries:\n  - {count: rows, name: count}\n  - {sd: bmi, two_stage: true, name: bmi}\n"
+    )
+    fed = federation()
+
+    def die(number: int, *rest: object) -> None:
+        for site in fed._sites.values():
+            site.node = None
+        fed._revive = lambda terms: []  # type: ignore[method-assign]
+
+    found = fed.ask(study, epsilon=20.0, delta=1e-6, progress=False, attempts=1, observer=die)
+    assert found.stopped.startswith("stopped early")
+    assert found["count"].value() == pytest.approx(len(POOLED), abs=30)
+    assert not found["bmi"].resolved
+    assert "not opened" in found["bmi"].rows[0].note
+    assert found.figures("early")["stopped_early"]
+    assert found.privacy.uploads == 2
