@@ -97,12 +97,13 @@ def check(
     agreed = read_schema(schema)
     source = _source(data, kind, database, in_database)
     found = differences(agreed, source)
+    table, asked = source if data is None else data, f"schema {agreed.name} version {agreed.version}"
     fields = {"table": str(source), "schema": str(schema), "digest": agreed.digest.hex(), "fits": not found}
     if found:
-        lines = [f"{source} differs from {agreed!r}:", *(f"  - {one}" for one in found)]
+        lines = [f"{table} differs from {asked} in {len(found)} way(s):", *(f"  - {one}" for one in found)]
         then = "Next: put the table right where it is wrong; where the schema is wrong, tell those who agree on it"
     else:
-        lines, then = [f"{source} fits {agreed!r}."], "Next: privfl site data FOLDER TABLE --schema SCHEMA"
+        lines, then = [f"{table} fits {asked}."], "Next: privfl site data FOLDER TABLE --schema SCHEMA"
     tell(as_json, {**fields, "differences": list(found)}, *lines, then)
     if found:
         raise typer.Exit(DIFFERS)

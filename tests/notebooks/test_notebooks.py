@@ -113,6 +113,40 @@ def test_compliance(tmp_path: Path) -> None:
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
 
 
+def test_site_operator(tmp_path: Path) -> None:
+    """The operator's notebook: a table put right, a yes, a look, answers, a no with and without the mark, drift."""
+    notebook = executed("site_operator.ipynb", tmp_path)
+    text = " ".join(shown(notebook).split())
+    for words in (
+        "the column 'hba1c' is missing; there is 'HbA1c'",
+        "column 'systolic' looks like another unit (the schema says mmHg): most values are about 10 times too small",
+        "north.csv differs from schema admissions version 1 in 1 way(s): - column 'ward' has values",
+        "1 request(s), 1 waiting for you",
+        "mean age by sex: the mean of age, for every group of sex (reads sex, age)",
+        "leaves this site, whatever its rows are: masked vectors of",
+        "study 'pre-training': approved, signed; the site notes it in the ledger before it answers anything",
+        "privfl: Misuse: this site's own answer is shown on a terminal only",
+        "patients: the number of rows, for every group of ward ward cardiology: count 315 rows",
+        "at delta 1e-06 per subject, trust distributed, 1 upload(s) charged",
+        "the operator looks at this site's own answer; nothing leaves",
+        "reserve analytics, coordinator: study 'pre-training', epoch 1,",
+        "the data scientist reads: 0 of 4 sites that are needed have approved the question",
+        "the operator refuses it; he says: by ward is not covered",
+        "Decided after seeing the data: the ledger marks this as outside the guarantee",
+        "refused (after seeing the data)",
+        "decided after seeing the data: outside the guarantee; he says: few patients in geriatrics",
+        "model.profile holds the profile of age, bmi, hba1c, readmitted, risk over 4 sites",
+        "hba1c, risk",
+        "(exit code 11)",
+        "reserve monitoring, coordinator: study 'monitor', epoch 3,",
+    ):
+        assert words in text, words
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert not any(place in text for place in (str(tmp_path), "/tmp/", str(FOLDER.parent), str(Path.home()) + "/"))
+
+
 def test_there_are_notebooks() -> None:
     """The walk above sees them, and each is executed here."""
-    assert NOTEBOOKS == ["compliance.ipynb", "private_federation.ipynb"]
+    assert NOTEBOOKS == ["compliance.ipynb", "private_federation.ipynb", "site_operator.ipynb"]
