@@ -202,6 +202,14 @@ class Prefixes(Declared):
 
 Axis: TypeAlias = Annotated[Classes | Bins | Presence | Meets | Prefixes, Field(discriminator="kind")]
 
+
+def _cells(axis: Axis, view: View) -> int:
+    """How many labels an axis has, without writing a hundred thousand of them: a peer's bytes may ask for many."""
+    if isinstance(axis, Bins):
+        return len(axis.edges) + 1
+    return len(axis.labels(view))
+
+
 # -- terms: numbers in [-1, 1]; a row in which a term's column is missing contributes zero altogether
 
 
@@ -323,7 +331,7 @@ class _Construction(Declared):
 
     def shape(self, view: View) -> tuple[int, ...]:
         """Cells of each axis of ``by``, then the inner shape."""
-        return (*(len(axis.labels(view)) for axis in self.by), *self.inner(view))
+        return (*(_cells(axis, view) for axis in self.by), *self.inner(view))
 
     def length(self, view: View) -> int:
         """Coordinates in all."""
@@ -366,7 +374,7 @@ class Tally(_Construction):
     def inner(self, view: View) -> tuple[int, ...]:
         if self.levels:
             return ((1 << self.levels) - 1 + 2,)
-        return tuple(len(axis.labels(view)) for axis in self.axes) or (1,)
+        return tuple(_cells(axis, view) for axis in self.axes) or (1,)
 
     def row2(self, view: View) -> int:
         return max(1, self.levels) * COUNT_SCALE**2

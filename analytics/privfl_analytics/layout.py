@@ -111,6 +111,7 @@ def stages_of(study: Study, view: View) -> tuple[Stage, ...]:
     """
     whole = sum((Fraction(query.weight) for query in study.queries), Fraction(0))
     slots: dict[tuple[bool, int], list[Part]] = {}
+    lengths: dict[tuple[bool, int], int] = {}
     for at, query in enumerate(study.queries):
         try:
             query.check(view)
@@ -118,7 +119,13 @@ def stages_of(study: Study, view: View) -> tuple[Stage, ...]:
         except Misuse as error:
             raise type(error)(f"query {study.names[at]!r}: {error}") from None
         for part in found:
-            slots.setdefault((query.asked.local, part.step), []).append(part)
+            slot = query.asked.local, part.step
+            slots.setdefault(slot, []).append(part)
+            lengths[slot] = lengths.get(slot, 0) + part.construction.length(view)
+            if lengths[slot] > MAX_LENGTH:  # at once: a peer's few bytes may ask for hundreds of large tables
+                raise Misuse(
+                    f"{lengths[slot]} numbers are more than the {MAX_LENGTH} that fit one upload; use fewer bins"
+                )
     if len(slots) > MAX_STAGES:
         raise Misuse(f"the study takes {len(slots)} rounds and at most {MAX_STAGES} are possible; ask for fewer steps")
     return tuple(Stage(own, tuple(slots[own, step])) for own, step in sorted(slots))
