@@ -63,3 +63,12 @@ def test_two_persons_whose_names_are_no_utf_8_stay_two(tmp_path: Path) -> None:
     for source in (broken_parquet(tmp_path / "p"), broken_lines(tmp_path / "j"), FrameSource(halves)):
         found = summed(PERSONS, source, [Tally(subjects=True), Tally()], rows=1)
         assert [one.tolist() for one in found] == [[2 * 1024], [2 * 1024]], source
+
+
+def test_an_empty_row_of_a_sheet_is_none(tmp_path: Path) -> None:
+    """Empty rows at a sheet's end are cut off by its reader; one row after them would have brought all of them in."""
+    schema = Schema(records=10, columns={"a": {"lower": 0, "upper": 10}})
+    for cells in ([1, None, None], [1, None, None, 2]):
+        pd.DataFrame({"a": pd.Series(cells, dtype=object)}).to_excel(tmp_path / "t.xlsx", index=False)
+        (found,) = summed(schema, FileSource(tmp_path / "t.xlsx", "excel"), [Tally()])
+        assert found.tolist() == [1024 * sum(cell is not None for cell in cells)]
