@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from threading import local
+from threading import Lock, local
 from typing import Any, TypeVar
 
 import numpy as np
@@ -113,23 +112,50 @@ def _stream(table: Table, plan: Plan, kernels: Sequence[Kernel]) -> None:
         groups.setdefault(Choice.of(one), []).append(kernel)
     reader = table.connection.sql(statement).to_arrow_reader(_FETCHED)
     waiting: list[Future[None]] = []
-    with _one_blas_thread(), ThreadPoolExecutor(_WORKERS) as pool:
+    with _BLAS as workers, ThreadPoolExecutor(workers) as pool:
         for batch in reader:
             waiting.append(pool.submit(_add, plan.view, keys, batch, groups))
-            while len(waiting) > _WORKERS:
+            while len(waiting) > workers:
                 waiting.pop(0).result()
         for last in waiting:
             last.result()
 
 
-def _one_blas_thread() -> AbstractContextManager[Any]:
-    """Keep BLAS to the thread that calls it: the workers are as many as the cores, and its own would only wait."""
+class _OneBlasThread:
+    """Keeps BLAS to the thread that calls it, as long as any study runs in this process.
+
+    The workers are as many as the cores; threads of BLAS's own beside them would only wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._users = Lock(), 0
+        self._limit: Any = None
+
+    def __enter__(self) -> int:
+        """How many workers there may be."""
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._limit = _limited()
+            return 1 if self._limit is None else _WORKERS
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._limit is not None:
+                self._limit.restore_original_limits()
+                self._limit = None
+
+
+def _limited() -> Any:
     try:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
     except ImportError:
-        return nullcontext()
-    found: AbstractContextManager[Any] = threadpool_limits(1, "blas")
-    return found
+        return None
+    return threadpool_limits(1, "blas")
+
+
+_BLAS = _OneBlasThread()
 
 
 def _add(

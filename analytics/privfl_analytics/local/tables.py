@@ -24,8 +24,7 @@ import duckdb
 import pyarrow as pa
 
 from privfl.errors import DataError, PrivflError
-from privfl.tasks import FileSource, FrameSource, Source
-from privfl_analytics.local.databases import DatabaseStream
+from privfl.tasks import DatabaseSource, FileSource, FrameSource, Source
 from privfl_analytics.local.sql import Raw, identifier, literal
 from privfl_analytics.local.streams import FrameStream, Stream, file_stream
 
@@ -93,7 +92,7 @@ def opened(source: Source, wanted: Sequence[str] | None, *, careful: bool = Fals
             raise
         except ImportError as error:
             raise DataError(
-                f"reading this table needs {error.name}; install privfl-analytics with its extras"
+                f"reading this table needs {error.name}; run: pip install 'privfl[analytics,data,sql]'"
             ) from None
         except OSError as error:
             raise DataError(f"the table cannot be read ({error.strerror or type(error).__name__}); check it") from None
@@ -119,9 +118,15 @@ def _source(source: Source, folder: Path, wanted: Sequence[str] | None, careful:
         finally:
             table.connection.close()
         return
-    stream = FrameStream(source.frame) if isinstance(source, FrameSource) else DatabaseStream(source)
+    stream = FrameStream(source.frame) if isinstance(source, FrameSource) else _database(source)
     with _streamed(stream, folder, wanted) as table:
         yield table
+
+
+def _database(source: DatabaseSource) -> Stream:
+    from privfl_analytics.local.databases import DatabaseStream  # noqa: PLC0415 - drivers only some sites have
+
+    return DatabaseStream(source)
 
 
 def need(there: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from privfl_analytics.constructions import Bins, Classes, Distinct, Keys, Linear, One, Outer, Sums, Tally
 from privfl_analytics.local import Asked
 from privfl_analytics.local import engine as engine_module
-from privfl_analytics.view import View
+from privfl_analytics.local.batch import score_of
+from privfl_analytics.view import Score, View
+from threadpoolctl import threadpool_info
 
 from privfl.dp import LocalReport
 from privfl.entropy import SYSTEM
@@ -21,6 +24,7 @@ from privfl.tasks import FrameSource, Schema
 from tests.analytics.local.making import (
     CONSTRUCTIONS,
     SCHEMA,
+    SCORES,
     VIEW,
     WHERES,
     data_of,
@@ -99,6 +103,29 @@ def test_many_batches_and_threads_add_up_exactly(monkeypatch: pytest.MonkeyPatch
     ]
     schema = Schema(records=9, columns={name: SCHEMA.columns[name] for name in "abc"})
     same_as_reference(FrameSource(frame), frame, asked, view=View(schema))
+
+
+@settings(SLOW, max_examples=30)
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=40), st.integers(1, 9), st.sampled_from(SCORES))
+def test_a_row_s_score_is_the_same_wherever_it_stands(values: list[float], shift: int, score: Score) -> None:
+    """Alone, among others, shifted, and with a stride between: the last bit of a row's score is its own."""
+    alone = [score_of(score, lambda name, one=one: np.array([one]))[0] for one in values]  # type: ignore[misc]
+    among = np.concatenate([np.linspace(-3, 3, shift), values])
+    strided = np.repeat(np.array(values), 3)[::3]
+    assert score_of(score, lambda name: among)[shift:].tolist() == alone
+    assert score_of(score, lambda name: strided).tolist() == alone
+
+
+def test_studies_at_once_leave_blas_as_it_was() -> None:
+    """Several at a time in one process, and afterwards BLAS has its threads again."""
+    before = [one["num_threads"] for one in threadpool_info()]
+    source = FrameSource(pd.DataFrame({"a": np.arange(3000) % 90.0}))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(lambda _: run(source, [Asked(Outer(columns=(Linear(column="a"),)))])[0].tolist(), range(8))
+        )
+    assert len(set(map(str, found))) == 1
+    assert [one["num_threads"] for one in threadpool_info()] == before
 
 
 def test_local_counts_say_what_was_not_finite() -> None:
