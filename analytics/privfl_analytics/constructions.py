@@ -246,8 +246,11 @@ class Linear(Declared):
         return (self.column,)
 
     def check(self, view: View) -> None:
-        """Raise Misuse unless the column is a number."""
-        view.numeric(self.column)
+        """Raise Misuse unless the column is a number, and no value of it overflows in this frame."""
+        column, (center, half) = view.numeric(self.column), self.frame(view)
+        if not max(column.upper - center, center - column.lower, half) < math.inf:
+            # ∞/∞ would be no number, and one row would make the sum anything
+            raise Misuse(f"the frame {center:g} ± {half:g} is too far from the bounds of {self.column!r}")
 
 
 class Square(Linear):

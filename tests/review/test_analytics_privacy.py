@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from privfl_analytics.constructions import Classes, Construction, Distinct, Presence, Tally
+from privfl_analytics.constructions import Classes, Construction, Distinct, Linear, Outer, Presence, Sums, Tally
 from privfl_analytics.local import Asked, sums
 from privfl_analytics.view import View
 from pyarrow import parquet
 
 from privfl.entropy import SYSTEM
+from privfl.errors import Misuse
 from privfl.tasks import FileSource, FrameSource, Schema, SiteData, Source
 
 
@@ -72,3 +73,12 @@ def test_an_empty_row_of_a_sheet_is_none(tmp_path: Path) -> None:
         pd.DataFrame({"a": pd.Series(cells, dtype=object)}).to_excel(tmp_path / "t.xlsx", index=False)
         (found,) = summed(schema, FileSource(tmp_path / "t.xlsx", "excel"), [Tally()])
         assert found.tolist() == [1024 * sum(cell is not None for cell in cells)]
+
+
+@pytest.mark.parametrize("frame", [{"center": -1.7e308}, {"center": 1.7e308, "half": 1.0}])
+def test_a_frame_in_which_a_value_overflows_is_no_frame(frame: dict[str, float]) -> None:
+    """∞/∞ passed the clip, and one row moved a sum by 2^63 instead of 2^16."""
+    view = View(Schema(records=10, columns={"b": {"lower": -8e307, "upper": 8e307}}))
+    for asked in (Sums(terms=(Linear(column="b", **frame),)), Outer(columns=(Linear(column="b", **frame),))):
+        with pytest.raises(Misuse, match="too far from the bounds"):
+            asked.check(view)
