@@ -33,29 +33,33 @@ _NEVER = "–"
 
 def render(report: DriftReport) -> Table:
     """The findings that are judged as a table for a terminal: of groups only those that stand out."""
-    table = Table(title=escape(f"{report.status}: {report.words()}"), title_justify="left", caption_justify="left")
-    for heading in ("column", "group", "measure"):
-        table.add_column(heading)
+    shown = [one for one in report.findings if one.judged and (not one.group or one.status in ("warn", "drift"))]
+    grouped = any(one.group for one in shown)
+    title = f"{report.words()} (exit code {report.exit_code})"
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    for heading in ("column", *(("group",) if grouped else ())):
+        table.add_column(heading, overflow="fold")
+    table.add_column("measure", no_wrap=True)
     for heading in ("value", "without drift", "excess", "p (Holm)", "warn", "alert"):
-        table.add_column(heading, justify="right")
-    table.add_column("status")
-    for one in report.findings:
-        if not one.judged or (one.group and one.status not in ("warn", "drift")):
-            continue
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("status", overflow="fold")
+    for one in shown:
         numbers = (one.value, one.null_mean, one.excess, one.p_adjusted, one.warn, one.alert)
         status = f"[{_STYLES[one.status]}]{one.status}[/]" + (f": {escape(one.note)}" if one.note else "")
-        table.add_row(
-            escape(one.column),
-            escape(one.group),
-            one.measure.replace("_", " "),
-            *(_NEVER if number is None else f"{number:.3g}" for number in numbers),
-            status,
-        )
+        places = (one.column, one.group) if grouped else (one.column,)
+        table.add_row(*map(escape, places), one.measure.replace("_", " "), *map(_short, numbers), status)
     table.caption = (
         "excess: what is left above noise and chance; the limits hold for it. At most "
         f"{report.level:.0%} of comparisons without drift raise any alarm."
     )
     return table
+
+
+def _short(value: float | None) -> str:
+    """Three decimals or digits, as the limits have: what is smaller is no drift."""
+    if value is None:
+        return _NEVER
+    return f"{value:.3g}" if abs(value) >= 1 else f"{round(value, 3) + 0.0:g}"
 
 
 class Asking:

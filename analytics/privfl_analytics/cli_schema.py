@@ -103,7 +103,8 @@ def check(
         lines = [f"{table} differs from {asked} in {len(found)} way(s):", *(f"  - {one}" for one in found)]
         then = "Next: put the table right where it is wrong; where the schema is wrong, tell those who agree on it"
     else:
-        lines, then = [f"{table} fits {asked}."], "Next: privfl site data FOLDER TABLE --schema SCHEMA"
+        bind = "--database URL --table NAME" if data is None else quoted(data)
+        lines, then = [f"{table} fits {asked}."], f"Next: privfl site data FOLDER {bind} --schema {quoted(schema)}"
     tell(as_json, {**fields, "differences": list(found)}, *lines, then)
     if found:
         raise typer.Exit(DIFFERS)

@@ -178,7 +178,9 @@ def agreed(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_table_that_fits(name: str, agreed: Path, tmp_path: Path) -> None:
     """Exit code 0, and what comes next."""
-    assert "fits schema visits version 3." in call("check", written(tmp_path, name), "--schema", agreed)
+    said = call("check", written(tmp_path, name), "--schema", agreed)
+    assert f"{tmp_path / name} fits schema visits version 3." in said
+    assert f"Next: privfl site data FOLDER {tmp_path / name} --schema {agreed}" in " ".join(said.split())
     found = json.loads(call("check", tmp_path / name, "--schema", agreed, "--json"))
     assert (found["fits"], found["differences"]) == (True, [])
     assert found["digest"] == Schema.from_yaml(agreed).digest.hex()

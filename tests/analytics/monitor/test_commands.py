@@ -143,6 +143,22 @@ def test_the_table_shows_groups_that_stand_out() -> None:
     assert "total variation" in said
     assert "wasserstein" not in said, "it has no limit"
     assert sum(" f " in line for line in said.splitlines()) >= 1
+    assert f"(exit code {report.exit_code})" in said
+
+
+def test_the_table_fits_a_terminal_of_a_hundred_columns() -> None:
+    """No number and no measure is cut off or broken, and where nothing was grouped there is no column for groups."""
+    rng = np.random.default_rng(4)
+    report = compare(profile(patients(rng, 2000)), profile(patients(rng, 2000)), rng=rng)
+    console = Console(width=100, record=True)
+    console.print(render(report))
+    said = console.export_text()
+    assert "group" not in said
+    assert "…" not in said
+    assert "-0 " not in said
+    rows = [line for line in said.splitlines() if line.startswith("│")]
+    assert len(rows) == sum(one.judged for one in report.findings)
+    assert any("jensen shannon" in line for line in rows)
 
 
 def test_signing_with_an_analyst_s_folder_is_the_same_as_with_his_key(tmp_path: Path) -> None:
