@@ -33,7 +33,10 @@ _WHERE = {
     "col": "predicates",
     "fit_preprocessing": "preprocessing",
     "frozen_columns": "preprocessing",
+    "reference_schema": "feeding",
     "synthetic": "synthesis",
+    "transformed_schema": "feeding",
+    "transformed_table": "feeding",
 }
 
 __all__ = [
@@ -58,11 +61,15 @@ __all__ = [
     "col",
     "fit_preprocessing",
     "frozen_columns",
+    "reference_schema",
     "synthetic",
+    "transformed_schema",
+    "transformed_table",
 ]
 
 if TYPE_CHECKING:
     from privfl_analytics.answer import Answer, Row
+    from privfl_analytics.feeding import reference_schema, transformed_schema, transformed_table
     from privfl_analytics.opened import History, Opened
     from privfl_analytics.predicates import col
     from privfl_analytics.preprocessing import (
