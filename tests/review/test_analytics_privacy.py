@@ -12,7 +12,7 @@ import pytest
 from privfl_analytics.constructions import Classes, Construction, Distinct, Linear, Outer, Presence, Sums, Tally
 from privfl_analytics.local import Asked, sums
 from privfl_analytics.view import View
-from pyarrow import parquet
+from pyarrow import feather, parquet
 
 from privfl.entropy import SYSTEM
 from privfl.errors import Misuse
@@ -82,3 +82,37 @@ def test_a_frame_in_which_a_value_overflows_is_no_frame(frame: dict[str, float])
     for asked in (Sums(terms=(Linear(column="b", **frame),)), Outer(columns=(Linear(column="b", **frame),))):
         with pytest.raises(Misuse, match="too far from the bounds"):
             asked.check(view)
+
+
+def broken_list() -> pa.Array:
+    raw = pa.array([b"fine", b"\xff\xfe"], pa.binary())
+    return pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.Array.from_buffers(pa.string(), 2, raw.buffers()))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        broken_list(),
+        pa.array([0, 2**63 - 1]).view(pa.time64("us")),
+        pa.array([0, 2**63 - 1]).view(pa.timestamp("ms", tz="UTC")),
+        pa.array([0, 2**63 - 1]).view(pa.duration("s")),
+    ],
+    ids=["list", "time", "timestamp", "duration"],
+)
+def test_no_value_of_an_odd_type_stops_a_study(column: pa.Array, kind: str, tmp_path: Path) -> None:
+    """A time beyond 24 hours, or broken text in a list, raised or was read from foreign memory; nothing else left."""
+    names, path = ("c", "n", "t", "id"), tmp_path / "table"
+    schema = Schema(
+        records=10,
+        columns={"c": {"classes": ["x", "y"]}, "n": {"lower": 0, "upper": 10}, "t": {"max_length": 4}},
+        subject="id",
+    )
+    try:
+        table = pa.table(dict.fromkeys(names, column))
+        parquet.write_table(table, path) if kind == "parquet" else feather.write_feather(table, str(path))
+    except pa.ArrowException:
+        pytest.skip("this type cannot be in such a file")
+    asked = [Tally(axes=(Classes(column="c"),)), Tally(axes=(Presence(column="t"),)), Distinct(column="t"), Tally()]
+    codes, texts, values, rows = (one.tolist() for one in summed(schema, FileSource(path, kind), [*asked], rows=1))
+    assert (codes, texts, values, rows) == ([0, 0, 2048, 0], [2048, 0], [2048], [2048])

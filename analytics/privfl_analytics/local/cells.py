@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +124,9 @@ def clean(array: pa.Array) -> pa.Array:
         return clean(array.dictionary_decode())
     if pa.types.is_float16(kind):
         return array.cast(pa.float32())
+    if kind.id in (pa.lib.Type_TIMESTAMP, pa.lib.Type_DURATION) and kind.unit in ("s", "ms"):
+        # DuckDB counts microseconds, of which a column of seconds can hold more than it
+        return compute.binary_join_element_wise(str(kind), array.view(pa.int64()).cast(pa.string()), " ")
     if pa.types.is_string_view(kind):
         array = array.cast(pa.large_string())
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
