@@ -23,10 +23,14 @@ __all__ = [
     "OneOf",
     "check_condition",
     "columns_of",
+    "size_of",
     "words_of",
 ]
 
 Operator: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
+
+#: A database's time grows with the fourth power of how deep a condition goes: some kilobytes could stop a site.
+MAX_DEPTH, MAX_PARTS = 24, 1000
 
 
 class Compare(Declared):
@@ -91,14 +95,40 @@ def columns_of(condition: Condition) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def size_of(condition: Condition) -> tuple[int, int]:
+    """(levels, comparisons) of a condition."""
+    levels, comparisons, here = 0, 0, [condition]
+    while here:
+        levels, below = levels + 1, list[Condition]()
+        for one in here:
+            if isinstance(one, Not):
+                below.append(one.part)
+            elif isinstance(one, All | Any_):
+                below += one.parts
+            else:
+                comparisons += 1
+        here = below
+    return levels, comparisons
+
+
 def check_condition(condition: Condition, view: View) -> None:
-    """Raise Misuse unless every column, class and number is one that the schema declares."""
+    """Raise Misuse unless every column, class and number is one that the schema declares, and it is not too large."""
+    levels, comparisons = size_of(condition)
+    if levels > MAX_DEPTH or comparisons > MAX_PARTS:
+        raise Misuse(
+            f"a condition of {comparisons} comparisons on {levels} levels; write at most {MAX_PARTS} on {MAX_DEPTH}, "
+            "with 'in' for several classes"
+        )
+    _check(condition, view)
+
+
+def _check(condition: Condition, view: View) -> None:
     match condition:
         case Not():
-            check_condition(condition.part, view)
+            _check(condition.part, view)
         case All() | Any_():
             for part in condition.parts:
-                check_condition(part, view)
+                _check(part, view)
         case OneOf():
             _classes(condition.column, condition.values, view.category(condition.column))
         case IsMissing():

@@ -207,6 +207,8 @@ def _cells(axis: Axis, view: View) -> int:
     """How many labels an axis has, without writing a hundred thousand of them: a peer's bytes may ask for many."""
     if isinstance(axis, Bins):
         return len(axis.edges) + 1
+    if isinstance(axis, Prefixes):
+        return max(axis.size, len(axis.candidates)) * (len(view.text(axis.column).alphabet) + 1) + 1
     return len(axis.labels(view))
 
 

@@ -139,8 +139,10 @@ class StudyQuestion(Question):
                 than study and schema give.
             Refused: a release that breaks a rule of noise.
         """
-        from privfl_analytics.rebuild import question_from  # noqa: PLC0415 - it builds questions
+        from privfl_analytics.rebuild import MAX_DESCRIPTOR, question_from  # noqa: PLC0415 - it builds questions
 
+        if len(data) > MAX_DESCRIPTOR:  # before any of it is read
+            raise Malformed(f"a study takes at most {MAX_DESCRIPTOR} bytes, and this one has {len(data)}")
         return question_from(Descriptor.decode(data))
 
     def release(self, stage: int) -> Release | None:

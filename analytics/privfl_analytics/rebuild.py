@@ -11,7 +11,10 @@ from privfl_analytics.noise import release_of, total_cost
 from privfl_analytics.question import StudyQuestion
 from privfl_analytics.study import MAX_ATTEMPTS, MAX_EPSILON, Study
 
-__all__ = ["question_from"]
+__all__ = ["MAX_DESCRIPTOR", "question_from"]
+
+#: Bytes of a study at most; reading one takes a site many times as much memory.
+MAX_DESCRIPTOR = 1 << 24
 
 
 def question_from(told: Descriptor) -> StudyQuestion:

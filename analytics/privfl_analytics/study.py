@@ -14,6 +14,7 @@ from privfl.budget import Purpose
 from privfl.dp import Trust, Unit
 from privfl.errors import BudgetExceeded, Misuse
 from privfl.tasks import Schema
+from privfl_analytics.conditions import size_of
 from privfl_analytics.layout import MAX_LENGTH, Setting, fewest_survivors, stages_of
 from privfl_analytics.noise import least_epsilon, plan_releases
 from privfl_analytics.query import Query, checked_name
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Study"]
 
-MAX_QUERIES = 1000
+MAX_QUERIES, MAX_SCORES = 1000, 1000
+#: Comparisons in the conditions of all queries: a site's database plans each of them.
+MAX_COMPARISONS = 10_000
 MAX_ATTEMPTS = 100
 #: Beyond it a privacy claim says nothing.
 MAX_EPSILON = 1000.0
@@ -87,6 +90,11 @@ class Study:
             raise Misuse(f"confidence is {self.confidence!r}; write a number between 0.5 and 0.9999, such as 0.95")
         if not isinstance(self.description, str) or len(self.description) > 4000:
             raise Misuse("description is text of at most 4000 characters")
+        if len(self.scores) > MAX_SCORES:
+            raise Misuse(f"a study of {len(self.scores)} scores; use at most {MAX_SCORES}")
+        compared = sum(size_of(query.condition)[1] for query in self.queries if query.condition is not None)
+        if compared > MAX_COMPARISONS:
+            raise Misuse(f"the conditions make {compared} comparisons; ask for at most {MAX_COMPARISONS} at once")
 
     # -- what it says --------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class Score(Declared):
         lower, upper: public bounds; the score is clamped to them. A row in which a column is missing has no score.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ .-]{0,63}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]([A-Za-z0-9_ .-]{0,62}[A-Za-z0-9_.-])?$")]
     weights: Annotated[dict[str, float], Field(min_length=1, max_length=10_000)]
     intercept: float = 0.0
     link: Literal["identity", "logistic", "exp"] = "logistic"
@@ -40,9 +40,11 @@ class View:
 
     def __init__(self, schema: Schema, scores: tuple[Score, ...] = ()) -> None:
         self.schema, self.scores = schema, scores
+        taken = set(schema.columns)
         for score in scores:
-            if score.name in schema.columns or sum(one.name == score.name for one in scores) > 1:
+            if score.name in taken:
                 raise Misuse(f"score {score.name!r} has the name of another column; give it its own")
+            taken.add(score.name)
             for name in score.weights:
                 if not isinstance(schema.columns.get(name), Numeric):
                     raise Misuse(f"score {score.name!r}: {name!r} is no numeric column of {schema!r}")
@@ -57,9 +59,9 @@ class View:
         """The column of this name; raises Misuse naming the nearest there is."""
         found = self.columns.get(name)
         if found is None:
-            near = get_close_matches(name, self.columns, 1)
+            near = get_close_matches(name[:64], self.columns, 1)  # a long name would take its time
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.columns)}"
-            raise Misuse(f"there is no column {name!r} in {self.schema!r}; {hint}")
+            raise Misuse(f"there is no column {name[:100]!r} in {self.schema!r}; {hint}")
         return found
 
     def numeric(self, name: str) -> Numeric:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
-
 import privfl_analytics.local.tables as tables_module
+import pytest
+from privfl_analytics import Query, Study
+from privfl_analytics.conditions import All, Any_, Compare, Condition, IsMissing
+from privfl_analytics.constructions import COUNT_SCALE, Prefixes, Presence, Tally
+from privfl_analytics.descriptor import Descriptor
+from privfl_analytics.local import Asked, sums
+from privfl_analytics.question import StudyQuestion
+from privfl_analytics.rebuild import MAX_DESCRIPTOR
+from privfl_analytics.view import Score, View
+
 from privfl.entropy import SYSTEM
+from privfl.errors import Malformed, Misuse
 from privfl.tasks import Schema, SiteData
 from privfl.tasks.data import FrameSource
-from privfl_analytics.constructions import COUNT_SCALE, Presence, Tally
-from privfl_analytics.local import Asked, sums
-from privfl_analytics.view import View
 
 MARK = b"MARKEDPATIENT"
+SCHEMA = Schema(
+    records=10_000,
+    columns={"age": {"lower": 0, "upper": 110}, "hiv": {"lower": 0, "upper": 1}, "sex": {"classes": ["f", "m"]}},  # type: ignore[dict-item]
+)
 
 
 def test_rows_that_do_not_fit_into_memory_spill_encrypted_and_nothing_stays(
@@ -54,7 +67,62 @@ def test_rows_that_do_not_fit_into_memory_spill_encrypted_and_nothing_stays(
         over.set()
         watcher.join()
     assert [one.tolist() for one in found] == [[n // 2 * COUNT_SCALE], [n // 2 * COUNT_SCALE, 0]]
-    assert max(sizes) > 10**6, "it did not spill"
+    assert max(sizes) > 2**16, "it did not spill"
     assert max(marks) == 0
     assert modes == {0o700}
     assert not list(tmp_path.iterdir())
+
+
+def asked(**changes: object) -> StudyQuestion:
+    """A question as a site reads it, with some of the study's JSON exchanged by the coordinator."""
+    told = Descriptor.decode(
+        Study("s", ("count",)).compile(SCHEMA, epsilon=1.0, delta=1e-6, sites=4).descriptor()  # type: ignore[arg-type]
+    )
+    study: dict[str, Any] = {**json.loads(told.study), **changes}
+    return StudyQuestion.from_descriptor(replace(told, study=json.dumps(study)).encode())
+
+
+def nested(levels: int) -> Condition:
+    """A condition of so many levels, each of which doubles a careless planner's work."""
+    here: Condition = Compare(column="age", operator=">", value=3)
+    for at in range(levels):
+        kind = All if at % 2 else Any_
+        here = kind(parts=(here, IsMissing(column="age")))
+    return here
+
+
+def test_a_deep_condition_is_refused_before_anything_is_charged() -> None:
+    """14 KiB of alternating AND and OR on 190 levels kept a site's database busy for minutes after the charge."""
+    deep = {**Query().count().to_value(), "where": nested(60).model_dump(mode="json")}
+    with pytest.raises(Malformed, match="levels"):
+        asked(queries=[deep])
+    Study("s", (Query(condition=nested(20)).count(),)).check(SCHEMA)
+
+
+def test_the_size_of_a_study_is_bounded_before_it_is_worked_on() -> None:
+    """Comparisons, scores and bytes: each took a site time in the square of what a peer sent."""
+    wide = Any_(parts=tuple(Compare(column="age", operator=">", value=at % 100) for at in range(1001)))
+    with pytest.raises(Misuse, match="comparisons"):
+        Study("s", (Query(condition=wide).count(),)).check(SCHEMA)
+    some = Any_(parts=wide.parts[:1000])
+    with pytest.raises(Misuse, match="comparisons"):
+        Study("s", tuple(Query(condition=some, name=f"q{at}").count() for at in range(11)))
+    with pytest.raises(Misuse, match="scores"):
+        Study("s", ("count",), tuple(Score(name=f"s{at}", weights={"age": 1.0}) for at in range(1001)))  # type: ignore[arg-type]
+    with pytest.raises(Malformed, match="bytes"):
+        StudyQuestion.from_descriptor(bytes(MAX_DESCRIPTOR + 1))
+
+
+def test_the_cells_of_a_prefix_tree_are_counted_without_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand trees of 64 rounds each had a site write hundreds of millions of labels before any check."""
+    schema = Schema(records=10, columns={"t": {"max_length": 3, "alphabet": "ABC"}})  # type: ignore[dict-item]
+    view, axis = View(schema), Prefixes(column="t", size=5, candidates=("AB", "CA"))
+    labels = axis.labels(view)
+    monkeypatch.delattr(Prefixes, "labels")
+    assert Tally(axes=(axis,)).shape(view) == (len(labels),)
+
+
+def test_a_score_has_no_name_that_looks_like_a_column_s() -> None:
+    """ "age " reads as "age" in whatever is shown to people."""
+    with pytest.raises(Misuse, match="name"):
+        Score(name="age ", weights={"hiv": 1.0})
