@@ -1,4 +1,4 @@
-"""The walk-through is true: its commands work as printed, print what it shows, and are fewer than twenty."""
+"""The walk-throughs are true: their commands work as printed, and print what is shown; the first is under twenty."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import agrees, blocks, run
+from tests.docs.pages import Block, agrees, blocks, run
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "walkthrough.md"
+ANALYTICS = PAGE.with_name("walkthrough-analytics.md")
 AFTERWARDS = "Looking around"  # the heading under which counting ends
+JOINED = "6. The sites run"  # the heading before which all have joined, and analytics goes on
 
 
 @pytest.mark.slow
@@ -20,13 +22,35 @@ def test_the_page_is_true(tmp_path: Path) -> None:
     page = blocks(PAGE.read_text(encoding="utf-8"))
     session = run(page, tmp_path, seconds=400)
     assert session.code == 0, "\n".join(session.printed)[-4000:]
-    for block, printed in zip(page, session.printed, strict=True):
-        missing = agrees(block.shown or "", printed)
-        assert missing is None, f"{block.heading}: the page shows {missing!r} and this was printed:\n{printed}"
-    until = next(at for at, block in enumerate(page) if block.heading == AFTERWARDS)
+    _shown(page, session.printed)
+    until = _before(page, AFTERWARDS)
     commands = [command for part in session.commands[:until] for command in part]
     assert len(commands) < 20, commands
     assert f"Those were {len(commands)} commands." in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_page_on_analytics_is_true(tmp_path: Path) -> None:
+    """From the federation that the first page has set up to a study, a profile, drift, and a budget that is used up."""
+    first, page = blocks(PAGE.read_text(encoding="utf-8")), blocks(ANALYTICS.read_text(encoding="utf-8"))
+    until = _before(first, JOINED)
+    session = run([*first[:until], *page], tmp_path, seconds=500)
+    assert session.code == 0, "\n".join(session.printed)[-4000:]
+    _shown(page, session.printed[until:])
+    report = (tmp_path / "work" / "report.html").read_text(encoding="utf-8")
+    assert "before training" in report
+
+
+def _shown(page: list[Block], printed: list[str]) -> None:
+    """Check that each block printed what the page shows."""
+    for block, said in zip(page, printed, strict=True):
+        missing = agrees(block.shown or "", said)
+        assert missing is None, f"{block.heading}: the page shows {missing!r} and this was printed:\n{said}"
+
+
+def _before(page: list[Block], heading: str) -> int:
+    """How many blocks stand before a heading."""
+    return next(at for at, block in enumerate(page) if block.heading == heading)
 
 
 def test_a_page_s_blocks() -> None:
