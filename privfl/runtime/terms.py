@@ -41,7 +41,7 @@ class Permission(Protocol):
         ...
 
 
-def check_shape(a: Announcement, question: Question, total: Sum) -> None:
+def check_shape(a: Announcement, question: Question, total: Sum, roster: Roster) -> None:
     """The question is the one announced, and its vector fits the announced ring; raises Unverified or Refused."""
     if question.id != a.task:
         raise Unverified("the task is not the one that the announcement names")
@@ -49,6 +49,8 @@ def check_shape(a: Announcement, question: Question, total: Sum) -> None:
         raise Refused("the announced ring or length is not that of the task")
     if len(a.sites) > question.sites:
         raise Refused(f"the task's ring holds {question.sites} sites and the cohort has {len(a.sites)}")
+    if total.own and total.own < len(roster.site_ids):  # a site's place is that in the roster
+        raise Refused(f"the task has room for {total.own} sites' own answers and the roster has {len(roster.site_ids)}")
 
 
 def check_release(release: Release, a: Announcement, roster: Roster) -> None:
@@ -119,7 +121,7 @@ class Terms(Record):
         """See :class:`Permission`."""
         a, total = announcement, question.sum_of(inputs)
         release = total.release
-        check_shape(a, question, total)
+        check_shape(a, question, total, roster)
         what = words_of(question, a)
         if release is None:
             if not self.noiseless:
@@ -150,7 +152,7 @@ class PolicyTerms:
     ) -> Charge:
         """See :class:`Permission`."""
         a, total = announcement, question.sum_of(inputs)
-        check_shape(a, question, total)
+        check_shape(a, question, total, roster)
         analyst, under = roster.member(a.coordinator).name, None
         if mandate:
             signed = Mandate.decode(mandate)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from privfl_analytics import Study
 from privfl_analytics.constructions import Classes, Construction, Distinct, Linear, Outer, Presence, Sums, Tally
 from privfl_analytics.local import Asked, sums
 from privfl_analytics.view import View
 from pyarrow import feather, parquet
 
 from privfl.entropy import SYSTEM
-from privfl.errors import Misuse
+from privfl.errors import Misuse, Refused
+from privfl.runtime.terms import check_shape
 from privfl.tasks import FileSource, FrameSource, Schema, SiteData, Source
 
 
@@ -116,3 +120,19 @@ def test_no_value_of_an_odd_type_stops_a_study(column: pa.Array, kind: str, tmp_
     asked = [Tally(axes=(Classes(column="c"),)), Tally(axes=(Presence(column="t"),)), Distinct(column="t"), Tally()]
     codes, texts, values, rows = (one.tolist() for one in summed(schema, FileSource(path, kind), [*asked], rows=1))
     assert (codes, texts, values, rows) == ([0, 0, 2048, 0], [2048, 0], [2048], [2048])
+
+
+def test_a_study_without_room_for_every_site_of_the_roster_costs_nothing() -> None:
+    """A site beyond the last stretch failed after its charge, and its zero vector failed as well."""
+    study = Study("names", ("frequent_values t",))
+    schema = Schema(records=10_000, columns={"t": {"max_length": 2, "alphabet": "AB"}})
+    question = study.compile(schema, epsilon=4.0, delta=1e-6, sites=3, min_survivors=3)
+    total = question.sum_at(0)
+    a: Any = SimpleNamespace(
+        task=question.id, bits=total.ring.bits, word=total.ring.word, length=total.length, sites=range(3)
+    )
+    roster: Any = SimpleNamespace(site_ids=range(3))
+    check_shape(a, question, total, roster)
+    roster.site_ids = range(4)
+    with pytest.raises(Refused, match="room for 3 sites' own answers"):
+        check_shape(a, question, total, roster)
