@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,23 +15,28 @@ import pandas as pd
 from privfl.dp import Release, Trust, additive_mu2, epsilon_of_mu
 from privfl.dp.accounting import root_up
 from privfl.errors import BudgetExceeded, Misuse
+from privfl.runtime.plain import escaped
 from privfl.tasks import Schema
+from privfl_analytics.constructions import Classes
 from privfl_analytics.noise import noise_of_sum
 
 if TYPE_CHECKING:
+    from privfl_analytics.query import Query
     from privfl_analytics.question import StudyQuestion
     from privfl_analytics.study import Study
+    from privfl_analytics.view import Score
 
 __all__ = ["BlockLine", "Explanation", "QueryLine", "block_mu2", "explain", "explain_question", "sds_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class QueryLine:
-    """One query in words, and the schema columns that it reads."""
+    """One query in words, and the schema columns that it reads; ``exact`` is JSON of what words leave out, or empty."""
 
     name: str
     words: str
     columns: tuple[str, ...]
+    exact: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Explanation:
         trust: who could see what, in sentences.
         fallback_epsilon: what the price would be worth if all other sites colluded.
         errors: query → ε → the error to expect, in words.
+        scores: what sites compute for each row, as formulas: a query that names a score reads these columns.
     """
 
     study: str
@@ -84,6 +91,7 @@ class Explanation:
     trust: tuple[str, ...]
     fallback_epsilon: float | None
     errors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """The error to expect: one line per query, one column per budget."""
@@ -115,9 +123,14 @@ class Explanation:
         )
 
     def __str__(self) -> str:
-        lines = [f"Study {self.study!r}" + (f": {self.description}" if self.description else "")]
+        lines = [f"Study {self.study!r}" + (f": {_one_line(self.description)}" if self.description else "")]
         lines += ["", "Asked:"]
-        lines += [f"  {one.name}: {one.words} (reads {', '.join(one.columns) or 'no column'})" for one in self.queries]
+        for one in self.queries:
+            lines += [
+                f"  {one.name}: {_one_line(one.words)} (reads {_one_line(', '.join(one.columns)) or 'no column'})"
+            ]
+            lines += [f"    exactly: {one.exact}"] if one.exact else []
+        lines += ["", "Scores, computed for each row:", *(f"  {one}" for one in self.scores)] if self.scores else []
         lines += ["", f"What leaves a site ({self.bytes} bytes):"]
         lines += [f"  {_block(one)}" for one in self.blocks]
         lines += ["", self.price, *self.trust]
@@ -128,12 +141,43 @@ class Explanation:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        asked = "".join(f"<li><b>{html.escape(one.name)}</b>: {html.escape(one.words)}</li>" for one in self.queries)
+        asked = "".join(
+            f"<li><b>{html.escape(one.name)}</b>: {html.escape(one.words)}"
+            f"{'<br>exactly: ' + html.escape(one.exact) if one.exact else ''}</li>"
+            for one in self.queries
+        )
+        asked += "".join(f"<li>{html.escape(one)}</li>" for one in self.scores)
         said = "".join(f"<p>{html.escape(line)}</p>" for line in (self.price, *self.trust))
         layout = self.layout().to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="–")
         errors = self.to_frame().to_html(index=False) if self.errors else ""
         title = html.escape(self.study)
         return f"<h3>{title}</h3><p>{html.escape(self.description)}</p><ul>{asked}</ul>{said}{layout}{errors}"
+
+
+def _one_line(text: str) -> str:
+    """What others wrote, so that it cannot look like lines of this explanation: no line ends, no long gaps."""
+    return escaped(" ".join(text.split()))
+
+
+def _exact(query: Query) -> str:
+    """What the words of a query leave out: numbers and switches that were chosen, and groups that are no classes."""
+    options = query.asked.model_dump(mode="json", exclude_defaults=True)
+    found = {name: value for name, value in options.items() if not _named(value)}
+    by = [axis.model_dump(mode="json") for axis in query.by if not isinstance(axis, Classes)]
+    if by:
+        found["by"] = by
+    return json.dumps(found, separators=(", ", ": ")) if found else ""
+
+
+def _named(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+def _formula(score: Score) -> str:
+    """A score as sites compute it."""
+    total = " + ".join([f"{score.intercept!r}", *(f"{weight!r} x {name!r}" for name, weight in score.weights.items())])
+    made = total if score.link == "identity" else f"{score.link}({total})"
+    return _one_line(f"{score.name!r} = {made}, within [{score.lower!r}, {score.upper!r}]")
 
 
 def _block(one: BlockLine) -> str:
@@ -160,7 +204,7 @@ def explain_question(question: StudyQuestion) -> Explanation:
     """See :meth:`StudyQuestion.explain`."""
     study, view, privacy = question.study, question.view, question.privacy()
     queries = tuple(
-        QueryLine(name, query.words(), view.read(query.names(view)))
+        QueryLine(name, query.words(), view.read(query.names(view)), _exact(query))
         for name, query in zip(study.names, study.queries, strict=True)
     )
     errors = {} if question.epsilon is None else _errors({f"{question.epsilon:g}": question})
@@ -180,6 +224,7 @@ def explain_question(question: StudyQuestion) -> Explanation:
         trust=_trust(question),
         fallback_epsilon=privacy.fallback_epsilon,
         errors=errors,
+        scores=tuple(map(_formula, study.scores)),
     )
 
 

@@ -23,7 +23,7 @@ from privfl.declared import Declared
 from privfl.errors import Misuse
 from privfl.tasks import Numeric, Schema
 from privfl_analytics.conditions import All, Any_, Condition, Not, check_condition, columns_of, words_of
-from privfl_analytics.constructions import Axis, Bins, Classes, Construction, Prefixes
+from privfl_analytics.constructions import Axis, Bins, Classes, Construction, Meets, Prefixes
 from privfl_analytics.making import column_of, made, names_of_statistics
 from privfl_analytics.predicates import Predicate, condition_of, equalities, simplified
 from privfl_analytics.statistic import State, Statistic
@@ -219,7 +219,7 @@ class Query:
     def words(self) -> str:
         """What is asked, of which rows, as a clause for people."""
         rows = f", among rows where {words_of(self.condition)}" if self.condition is not None else ""
-        groups = f", for every group of {' and '.join(map(column_of, self.by))}" if self.by else ""
+        groups = f", for every group of {' and '.join(map(_group, self.by))}" if self.by else ""
         return f"{self.asked.words()}{groups}{rows}"
 
     def steps(self, view: View) -> int:
@@ -315,6 +315,10 @@ def checked_name(name: str) -> str:
     if not (isinstance(name, str) and 1 <= len(name) <= MAX_NAME and name.isprintable() and name == name.strip()):
         raise Misuse(f"{str(name)[:40]!r} is no name; use 1 to {MAX_NAME} visible characters")
     return name
+
+
+def _group(axis: By) -> str:
+    return f"whether {words_of(axis.condition)}" if isinstance(axis, Meets) else column_of(axis)
 
 
 def _plain(value: Any) -> TypeGuard[tuple[str, ...]]:

@@ -126,3 +126,25 @@ def test_a_score_has_no_name_that_looks_like_a_column_s() -> None:
     """ "age " reads as "age" in whatever is shown to people."""
     with pytest.raises(Misuse, match="name"):
         Score(name="age ", weights={"hiv": 1.0})
+
+
+def test_what_an_operator_reads_is_what_is_computed() -> None:
+    """A description cannot write lines of the explanation, a score is shown as a formula, edges and conditions too."""
+    forged = (
+        "for a paper\n\nAsked:\n  n: the number of rows (reads no column)\n\n  cost: epsilon 0.001\x1b[2J"
+        + " " * 300
+        + "x"
+    )
+    score = Score(name="Age group", weights={"hiv": 50.0, "age": 0.0}, intercept=-25.0)
+    met = {"kind": "meets", "condition": {"kind": "compare", "column": "hiv", "operator": ">", "value": 0.5}}
+    by_met = Query.from_value({**Query().count().to_value(), "by": [met]})
+    edges = Query().histogram("age", bins=(0, 41.5, 42.5, 110))
+    study = Study("s", (Query().where("`Age group` > 0.5").count(), by_met, edges), (score,), description=forged)
+    lines = str(study.compile(SCHEMA, epsilon=4.0, delta=1e-6, sites=4).explain()).splitlines()
+    assert lines.count("Asked:") == 1
+    assert not any(line.startswith(("  n:", "  cost:")) for line in lines)
+    assert "\x1b" not in "".join(lines)
+    assert "  " not in lines[0]
+    assert "  'Age group' = logistic(-25.0 + 50.0 x 'hiv' + 0.0 x 'age'), within [0.0, 1.0]" in lines
+    assert any("for every group of whether hiv > 0.5" in line for line in lines)
+    assert any("exactly" in line and "41.5" in line for line in lines)
