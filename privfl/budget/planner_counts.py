@@ -2,7 +2,7 @@
 
 A count moves by at most 1 when one person (or row) is added or removed, so Δ = 1; a histogram over
 disjoint cells costs the same as one count and every cell has this error. Noise is the exact integer
-Gaussian with at least 4 units per site. What is said here is the noise alone: clipping, missing values and
+Gaussian with at least 4 units per site, a person being :data:`COUNT_UNITS` units. What is said here is the noise alone: clipping, missing values and
 the chance in who is a patient come on top.
 """
 
@@ -19,11 +19,13 @@ from privfl.dp.cost import floor_to_grid
 from privfl.dp.release import MIN_SIGMA_SITE
 from privfl.errors import Misuse
 
-__all__ = ["NORMAL_95", "Cohort", "Counts", "counts_for", "counts_within"]
+__all__ = ["COUNT_UNITS", "NORMAL_95", "Cohort", "Counts", "counts_for", "counts_within"]
 
 #: Two-sided 95 % of the normal law, rounded up.
 NORMAL_95 = 1.96
-_FAR = 2**40
+#: Integer units of one person, as studies count.
+COUNT_UNITS = 1024
+_FAR = 2**50
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Cohort:
     def release(self, unit: Unit, trust: Trust, sigma: float) -> Release:
         """One count with noise of ``sigma`` people in all."""
         fewest = self.min_survivors if trust is Trust.DISTRIBUTED else 1
-        block = Block("count", 1, 1, _FAR, sigma)
+        block = Block("count", 1, COUNT_UNITS**2, _FAR, COUNT_UNITS * sigma)
         return Release(unit, trust, (block,), fewest, self.colluders if trust is Trust.DISTRIBUTED else 0)
 
     def honest(self, trust: Trust) -> int:
@@ -112,7 +114,7 @@ def counts_for(room: Room, cohort: Cohort, queries: int, trust: Trust, *, attemp
         return None
     # Not less than 4 units for each site: such a count then costs less than its part.
     least = MIN_SIGMA_SITE * math.sqrt(cohort.honest(trust)) * (1 + 2.0**-40)
-    release = cohort.release(unit, trust, max(sigma_of_mu2(mu2, 1), least))
+    release = cohort.release(unit, trust, max(sigma_of_mu2(mu2, COUNT_UNITS**2), least) / COUNT_UNITS)
     if room.uploads(release.cost, trust) < charges:
         return None
     price, site = room.priced(release.cost, trust), release.sigma_site(release.blocks[0])
@@ -123,7 +125,7 @@ def counts_for(room: Room, cohort: Cohort, queries: int, trust: Trust, *, attemp
         trust,
         release,
         price,
-        site * math.sqrt(cohort.sites),
+        site * math.sqrt(cohort.sites) / COUNT_UNITS,
         alone,
         delta,
     )

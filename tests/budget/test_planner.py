@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from privfl.budget import Budget, Charge, Limits, MemoryAccount, Policy, Purpose
 from privfl.budget.planner import epsilon_to_ask, epsilons, room_for, rooms, uploads_that_fit
-from privfl.budget.planner_counts import NORMAL_95, Cohort, counts_for, counts_within
+from privfl.budget.planner_counts import COUNT_UNITS, NORMAL_95, Cohort, counts_for, counts_within
 from privfl.budget.planner_plot import plan_picture
 from privfl.budget.planner_report import Asked, make_plan
 from privfl.budget.planner_runs import largest_run, run_for
@@ -227,7 +227,7 @@ def test_charges_without_a_finite_cost_leave_no_room() -> None:
 def test_counts_by_closed_form_and_account(
     queries: int, trust: Trust, attempts: int, sites_per_subject: int, sites: int
 ) -> None:
-    """σ² = 1/μ² + 4 for the part of one charge, shared by h; all charges are admitted."""
+    """σ² = 1/μ² + 4 small units for the part of one charge, shared by h; all charges are admitted."""
     agreed = policy(window=None, max_sites_per_subject=sites_per_subject)
     books = Books(agreed.limits())
     room = room_for(agreed.limits(), books.tally, NOW, Purpose.ANALYTICS)
@@ -237,9 +237,9 @@ def test_counts_by_closed_form_and_account(
     factor = sites_per_subject if trust is Trust.LOCAL else sites_per_subject**2
     honest = 1 if trust is Trust.LOCAL else 2
     mu2 = float(room.left.mu2) / (queries * attempts * factor)
-    sigma = max(math.sqrt(1 / mu2 + 4), 4 * math.sqrt(honest))
-    assert found.release.blocks[0].sigma == pytest.approx(sigma, abs=1e-4)
-    assert found.error == pytest.approx(sigma * math.sqrt(sites / honest), abs=1e-3)
+    sigma = max(math.sqrt(1 / mu2 + 4 / COUNT_UNITS**2), 4 * math.sqrt(honest) / COUNT_UNITS)  # people
+    assert found.release.blocks[0].sigma == pytest.approx(COUNT_UNITS * sigma, rel=1e-6)
+    assert found.error == pytest.approx(sigma * math.sqrt(sites / honest), rel=1e-6)
     assert found.within == NORMAL_95 * found.error
     for _ in range(queries * attempts):
         assert books.spend(books.charge(found.release.cost, Purpose.ANALYTICS, trust, "lab"), NOW)
@@ -270,7 +270,7 @@ def test_the_noise_that_is_drawn_has_the_planned_error() -> None:
     found = counts_for(room, Cohort(5, 3, 1), 50, Trust.DISTRIBUTED)
     assert found is not None
     site = DiscreteGaussian(found.release.sigma_site(found.release.blocks[0]))
-    total = sum(site.sample(40_000, SYSTEM) for _ in range(5))
+    total = sum(site.sample(40_000, SYSTEM) for _ in range(5)) / COUNT_UNITS
     assert float(np.std(total)) == pytest.approx(found.error, rel=0.03)
     assert float(np.mean(np.abs(total) <= found.within)) == pytest.approx(0.95, abs=0.01)
 
