@@ -2,8 +2,8 @@
 
 A count moves by at most 1 when one person (or row) is added or removed, so Δ = 1; a histogram over
 disjoint cells costs the same as one count and every cell has this error. Noise is the exact integer
-Gaussian with at least 4 units per site, a person being :data:`COUNT_UNITS` units. What is said here is the noise alone: clipping, missing values and
-the chance in who is a patient come on top.
+Gaussian with at least 4 units per site, a person being :data:`COUNT_UNITS` units. What is said here is
+the noise alone: clipping, missing values and the chance in who is a patient come on top.
 """
 
 from __future__ import annotations
