@@ -17,10 +17,21 @@ if TYPE_CHECKING:
 
     from privfl.tasks.binding import BoundData
 
-__all__ = ["DatabaseSource", "FileSource", "FrameSource", "SiteData", "Source"]
+__all__ = ["DatabaseSource", "FileSource", "FrameSource", "SiteData", "Source", "holds_password"]
 
 T = TypeVar("T")
-_SECRET = re.compile(r"(?:^|&)[^=&]*password=", re.IGNORECASE)
+_SECRET = re.compile(r"(?:^|[?&#\s])[^=&?#]*(?:password|passwd|pwd)\s*=", re.IGNORECASE)
+#: A colon that no port follows, and an @: a driver looks for them beyond the characters that end a URL's host.
+_USER = re.compile(r"//[^/@]*:(?!\d*(?:[/,]|$))[^@]*@", re.DOTALL)
+
+
+def holds_password(uri: str) -> bool:
+    """Whether an address of a database has a password in it, also one with characters that end a URL's host."""
+    try:
+        inside = bool(urlsplit(uri).password)
+    except ValueError:
+        inside = False
+    return inside or bool(_USER.search(uri)) or bool(_SECRET.search(unquote(uri)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,10 +75,11 @@ class DatabaseSource:
         """Read what an operator wrote; raises Misuse for a password in it, another database, or no usable name."""
         try:
             parts = urlsplit(uri)
-            secret = bool(parts.password)
         except ValueError:
             raise Misuse("this is no address of a database; write postgresql://user@host/database") from None
-        if secret or _SECRET.search(parts.query):
+        if not uri.isprintable():
+            raise Misuse("an address of a database is one line of visible characters")
+        if parts.scheme != "sqlite" and holds_password(uri):
             raise Misuse(
                 "an address with a password in it is refused, as it would stand in this site's configuration; leave it "
                 "out and set PGPASSWORD, or PGPASSFILE for a file that only this user can read (by default ~/.pgpass)"

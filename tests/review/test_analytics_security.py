@@ -24,7 +24,7 @@ from privfl_analytics.view import Score, View
 
 from privfl.entropy import SYSTEM
 from privfl.errors import Malformed, Misuse
-from privfl.tasks import Schema, SiteData
+from privfl.tasks import DatabaseSource, Schema, SiteData
 from privfl.tasks.data import FrameSource
 
 MARK = b"MARKEDPATIENT"
@@ -148,3 +148,29 @@ def test_what_an_operator_reads_is_what_is_computed() -> None:
     assert "  'Age group' = logistic(-25.0 + 50.0 x 'hiv' + 0.0 x 'age'), within [0.0, 1.0]" in lines
     assert any("for every group of whether hiv > 0.5" in line for line in lines)
     assert any("exactly" in line and "41.5" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "u:pa#ss@h/db",
+        "u:pa?ss@h/db",
+        "u:pa/ss@h/db",
+        "u:p@h/db",
+        "u:1#x@h:5432/db",
+        "h/db?%70assword=x",
+        "h/db?a=1&PWD=x",
+    ],
+)
+def test_no_password_gets_into_a_configuration(rest: str) -> None:
+    """A driver takes passwords that a URL parser does not see, as they hold a # or a ?."""
+    with pytest.raises(Misuse, match="password"):
+        DatabaseSource.of(f"postgresql://{rest}", "t")
+
+
+@pytest.mark.parametrize(
+    "rest", ["u@h:5432/db", "/db?host=/tmp&user=a", "h1:1,h2:2/db?user=me@srv", "h/db?passfile=/a/b", "u@[::1]:5432/db"]
+)
+def test_an_address_without_a_password_is_taken(rest: str) -> None:
+    """Ports, users with an @ and files of passwords are none."""
+    assert DatabaseSource.of(f"postgresql://{rest}", "t").uri.endswith(rest)

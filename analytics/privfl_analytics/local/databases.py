@@ -7,25 +7,24 @@ with a letter before it that says what it was, which leaves nothing to guess.
 # ruff: noqa: S608 - identifiers and values are quoted in sql and reading, and nothing else becomes part of a statement
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import adbc_driver_manager
 import pyarrow as pa
 
 from privfl.errors import DataError, Misuse
 from privfl.tasks import DatabaseSource
+from privfl.tasks.data import holds_password
 from privfl_analytics.local.cells import clean
 from privfl_analytics.local.sql import Raw, identifier
 from privfl_analytics.local.streams import Stream
 
 __all__ = ["DatabaseStream", "check_uri"]
 
-_PASSWORD = re.compile(r"(?i)(^|[?&\s])(ssl)?(password|passwd|pwd)\s*=")
 _NATIVE = {
     "int2": "SMALLINT",
     "int4": "INTEGER",
@@ -38,11 +37,7 @@ _NATIVE = {
 
 def check_uri(uri: str) -> None:
     """Raise Misuse for a URI with a password in it."""
-    try:
-        inside = bool(urlsplit(uri).password)
-    except ValueError:
-        inside = False
-    if inside or _PASSWORD.search(uri):
+    if holds_password(uri):
         raise Misuse(
             "the address of the database has a password in it, and would be written to files and logs; put the "
             "password into ~/.pgpass or the environment (PGPASSWORD, PGPASSFILE) and leave it out of the address"
@@ -56,9 +51,9 @@ def DatabaseStream(source: DatabaseSource) -> Stream:  # noqa: N802 - reads as t
         Misuse: an unknown driver, or a password in the address.
         DataError: the database does not answer, or has no such table.
     """
-    check_uri(source.uri)
-    if source.driver == "sqlite":
+    if source.driver == "sqlite":  # a path, which may hold any character
         return _Sqlite(source)
+    check_uri(source.uri)
     if source.driver == "postgresql":
         return _Postgres(source)
     raise Misuse(f"{source.driver!r} is no database here; choose sqlite or postgresql")
