@@ -16,6 +16,7 @@ from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Wait
 from privfl.dp import Trust, Unit
 from privfl.errors import Misuse, RoundAborted
 from privfl_analytics import cli_monitor, cli_schema
+from privfl_analytics.cli_explain import show_explanation
 
 if TYPE_CHECKING:
     from privfl.tasks import Schema
@@ -30,13 +31,19 @@ SchemaFile = Annotated[Path | None, typer.Option("--schema", help="The public sc
 Epsilon = Annotated[float | None, typer.Option(help="Price of one opening of every round; default: the file's own.")]
 Delta = Annotated[float | None, typer.Option(help="Its δ, at most 1/(10 x subjects).")]
 TrustIn = Annotated[Trust | None, typer.Option(help="Whose noise must suffice; default: distributed.")]
-UnitOf = Annotated[Unit | None, typer.Option(help="record or subject; default: the policy's.")]
+UnitOf = Annotated[
+    Unit | None,
+    typer.Option(help="record or subject; default: the policy's, with --explain subject if the schema names one."),
+]
 Attempts = Annotated[int | None, typer.Option(help="Tries per round, each charged.", min=1, max=100)]
 MandateFile = Annotated[Path | None, typer.Option("--mandate", help="An analyst's signed request for this study.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Put it into the queue and return.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Also write a self-contained report.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what it asks, costs and can tell; ask nothing.")]
 Sites = Annotated[int, typer.Option(help="With --explain: sites that take part.", min=2, max=100_000)]
+
+#: What --explain compares where no ε was given.
+BUDGETS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 studies = typer.Typer(no_args_is_help=True, help="Ask many questions in one round, under one noise budget.")
 
@@ -84,7 +91,7 @@ def query(
     study, settings, found = _asked(what, schema)
     settings = settings.with_options(epsilon=epsilon, delta=delta, trust=trust, unit=unit, attempts=attempts)
     if explain:
-        _explain(study, found, settings, sites, as_json)
+        show_explanation(study, found, settings, sites, BUDGETS, as_json)
         return
     pace = (gather, patience, grace, APPROVAL_S if wait is None else wait)
     _run(study, found, settings, coordinator, mandate, pace, log_level, detach, html, passphrase_file, as_json)
@@ -152,23 +159,6 @@ def _asked(what: str, schema: Path | None) -> tuple[Study, RunSettings, Schema]:
         )
     where = beside if beside.suffix else Path("here")
     return study, settings, schema_beside(where, named)
-
-
-def _explain(study: Study, schema: Schema, settings: RunSettings, sites: int, as_json: bool) -> None:
-    budgets = (settings.epsilon,) if settings.epsilon is not None else (0.25, 0.5, 1.0, 2.0, 4.0)
-    said = study.explain(
-        schema,
-        sites=sites,
-        epsilons=tuple(float(one) for one in budgets),
-        delta=settings.delta if settings.delta is not None else 1e-6,
-        trust=settings.trust,
-        unit=settings.unit,
-        attempts=settings.attempts,
-    )
-    if as_json:
-        tell(True, {"explanation": said.to_value()})
-        return
-    Console(file=sys.stdout).print(str(said), markup=False, highlight=False, soft_wrap=True)
 
 
 def _run(

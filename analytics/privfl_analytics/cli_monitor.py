@@ -34,7 +34,10 @@ SchemaFile = Annotated[Path, typer.Option("--schema", help="The public schema.")
 Epsilon = Annotated[float, typer.Option(help="Price of the counts, for every person.")]
 Delta = Annotated[float, typer.Option(help="Its δ.")]
 TrustIn = Annotated[Trust, typer.Option(help="Whose noise must suffice.")]
-UnitOf = Annotated[Unit | None, typer.Option(help="record or subject; default: the policy's.")]
+UnitOf = Annotated[
+    Unit | None,
+    typer.Option(help="record or subject; default: the policy's, with --explain subject if the schema names one."),
+]
 Attempts = Annotated[int, typer.Option(help="Tries, each charged.", min=1, max=100)]
 MandateFile = Annotated[Path | None, typer.Option("--mandate", help="An analyst's signed request.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what it asks, costs and can tell; ask nothing.")]

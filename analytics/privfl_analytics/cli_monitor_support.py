@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from privfl.cli.roles import now, passphrase, tell
+from privfl.cli.roles import now, passphrase
 from privfl.cli.running import carry_out
 from privfl.cli.serve import LogLevel
 from privfl.dp import Trust, Unit
 from privfl.errors import Misuse
+from privfl_analytics.cli_explain import show_explanation
 
 if TYPE_CHECKING:
     from privfl_keys import Roster
@@ -89,20 +88,7 @@ class Asking:
 
     def explain(self, study: Study, schema: Schema, sites: int) -> None:
         """What it asks, leaves and costs."""
-        chosen = self.settings
-        said = study.explain(
-            schema,
-            sites=sites,
-            epsilons=(float(chosen.epsilon or 1.0),),
-            delta=float(chosen.delta or 1e-6),
-            trust=chosen.trust,
-            unit=chosen.unit,
-            attempts=chosen.attempts,
-        )
-        if self.as_json:
-            tell(True, {"explanation": said.to_value()})
-            return
-        Console(file=sys.stdout).print(str(said), markup=False, highlight=False, soft_wrap=True)
+        show_explanation(study, schema, self.settings, sites, (), self.as_json)
 
     def ask(self, study: Study, schema: Schema) -> StudyResult:
         """The result; raises what ended it."""
