@@ -22,7 +22,7 @@ __all__ = ["DatabaseSource", "FileSource", "FrameSource", "SiteData", "Source", 
 T = TypeVar("T")
 _SECRET = re.compile(r"(?:^|[?&#\s])[^=&?#]*(?:password|passwd|pwd)\s*=", re.IGNORECASE)
 #: A colon that no port follows, and an @: a driver looks for them beyond the characters that end a URL's host.
-_USER = re.compile(r"//[^/@]*:(?!\d*(?:[/,]|$))[^@]*@", re.DOTALL)
+_USER = re.compile(r"//[^/@]*:(?!\d*(?:[/,]|$))[^@]+@", re.DOTALL)
 
 
 def holds_password(uri: str) -> bool:

@@ -169,7 +169,15 @@ def test_no_password_gets_into_a_configuration(rest: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rest", ["u@h:5432/db", "/db?host=/tmp&user=a", "h1:1,h2:2/db?user=me@srv", "h/db?passfile=/a/b", "u@[::1]:5432/db"]
+    "rest",
+    [
+        "u@h:5432/db",
+        "/db?host=/tmp&user=a",
+        "h1:1,h2:2/db?user=me@srv",
+        "h/db?passfile=/a/b",
+        "u@[::1]:5432/db",
+        "u:@/db",
+    ],
 )
 def test_an_address_without_a_password_is_taken(rest: str) -> None:
     """Ports, users with an @ and files of passwords are none."""
