@@ -79,7 +79,7 @@ class DatabaseSource:
             raise Misuse("this is no address of a database; write postgresql://user@host/database") from None
         if not uri.isprintable():
             raise Misuse("an address of a database is one line of visible characters")
-        if parts.scheme != "sqlite" and holds_password(uri):
+        if holds_password(uri):
             raise Misuse(
                 "an address with a password in it is refused, as it would stand in this site's configuration; leave it "
                 "out and set PGPASSWORD, or PGPASSFILE for a file that only this user can read (by default ~/.pgpass)"

@@ -51,9 +51,9 @@ def DatabaseStream(source: DatabaseSource) -> Stream:  # noqa: N802 - reads as t
         Misuse: an unknown driver, or a password in the address.
         DataError: the database does not answer, or has no such table.
     """
-    if source.driver == "sqlite":  # a path, which may hold any character
-        return _Sqlite(source)
     check_uri(source.uri)
+    if source.driver == "sqlite":
+        return _Sqlite(source)
     if source.driver == "postgresql":
         return _Postgres(source)
     raise Misuse(f"{source.driver!r} is no database here; choose sqlite or postgresql")
