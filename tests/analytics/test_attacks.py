@@ -323,8 +323,15 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a statistic that is not listed": ({}, {"queries": ("variance age",)}, "statistic 'variance'; allowed: count"),
     "one of many that is not listed": ({}, {"queries": ("count", "pca age, bmi"), "epsilon": 5.0}, "statistic 'pca'"),
     "a purpose without a share": ({}, {"purpose": Purpose.MONITORING}, "purpose monitoring, which has no share"),
-    "single sites under shared noise": (
+    "single sites by a column that is not named": (
         {"columns": {"age": {"lower": 0, "upper": 100}}}, {"queries": ("site_divergence sex",)}, "column 'sex'"
+    ),
+    "single sites that the policy does not list": (
+        {"statistics": ["count"]}, {"queries": ("site_divergence sex",)}, "statistic 'site_divergence'; allowed: count"
+    ),
+    "names that the policy does not list": (
+        {"statistics": ["count"]}, {"queries": ("frequent_values code slots=2",), "epsilon": 8.0},
+        "statistic 'frequent_values'; allowed: count",
     ),
     "a column in a filter": (
         {"columns": {"age": {"lower": 0, "upper": 100}}}, {"queries": ("count where bmi > 20",)}, "column 'bmi'"
