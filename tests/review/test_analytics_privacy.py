@@ -12,7 +12,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from privfl_analytics import Study
-from privfl_analytics.constructions import Classes, Construction, Distinct, Linear, Outer, Presence, Sums, Tally
+from privfl_analytics.constructions import (
+    Classes,
+    Construction,
+    Distinct,
+    Linear,
+    Outer,
+    Prefixes,
+    Presence,
+    Sums,
+    Tally,
+)
 from privfl_analytics.local import Asked, sums
 from privfl_analytics.view import View
 from pyarrow import feather, parquet
@@ -136,3 +146,16 @@ def test_a_study_without_room_for_every_site_of_the_roster_costs_nothing() -> No
     roster.site_ids = range(4)
     with pytest.raises(Refused, match="room for 3 sites' own answers"):
         check_shape(a, question, total, roster)
+
+
+@pytest.mark.parametrize("cells", [[120, 7], [True, False]])
+@pytest.mark.parametrize("odd", [None, "A", 0.5])
+def test_no_row_changes_how_the_others_are_written(cells: list[int], odd: object) -> None:
+    """A missing code made pandas keep whole ones as floats, and "120" became "120.0" in every other row."""
+    schema = Schema(records=10, columns={"t": {"max_length": 8, "alphabet": "0123456789truefals.A"}})
+    axis = Prefixes(column="t", size=1, candidates=("120" if cells[0] == 120 else "true",))
+    asked, before, after = [Tally(axes=(axis,))], pd.Series(cells), pd.Series([*cells, odd])
+    (plain,), (mixed,) = (summed(schema, FrameSource(pd.DataFrame({"t": one})), asked) for one in (before, after))
+    (alone,) = summed(schema, FrameSource(pd.DataFrame({"t": pd.Series([odd], dtype=object)})), asked)
+    assert np.array_equal(mixed, plain + alone)
+    assert plain[-2] == 1024

@@ -25,9 +25,6 @@ __all__ = ["PARTS", "clean", "frame_columns", "split"]
 PARTS: tuple[tuple[str, pa.DataType], ...] = (("n", pa.float64()), ("t", pa.string()), ("w", pa.string()))
 
 
-_WHOLE = 2.0**53
-
-
 def split(values: Iterable[Any]) -> list[pa.Array]:
     """(numbers, texts, how all but text is written) of a column of objects."""
     numbers: list[float | None] = []
@@ -65,8 +62,10 @@ def _parts(value: Any) -> tuple[float | None, str | None, str | None]:
 
 
 def _written(value: Any, number: float) -> str:
-    """As text; a whole number that a float may not hold in one way only, be it a float or not."""
-    if _WHOLE <= abs(number) < math.inf:
+    """As text, as DuckDB writes it; a whole number in one way only, be it a float or not."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if number.is_integer():
         return str(int(value))
     try:
         return str(value)

@@ -74,7 +74,10 @@ class Raw:
         if kind in ("DOUBLE", "FLOAT"):
             number = f"CAST({name} AS DOUBLE)" if kind == "FLOAT" else name
             whole = f"CAST({name} + 0.0 AS VARCHAR)"  # -0.0 is 0.0
-            return cls(number, None, f"({name} IS NOT NULL AND NOT isnan({name}))", whole, words)
+            # one missing number makes pandas keep whole ones as floats, and must not change how the others are written
+            even = f"CAST(CASE WHEN trunc({name}) = {name} THEN TRY_CAST({name} AS HUGEINT) END AS VARCHAR)"
+            present = f"({name} IS NOT NULL AND NOT isnan({name}))"
+            return cls(number, None, present, whole, f"COALESCE({even}, {words})")
         if kind in _WHOLE or kind.startswith("DECIMAL"):
             return cls(f"CAST({name} AS DOUBLE)", None, here, words, words)
         if kind == "VARCHAR" or kind.startswith("ENUM"):
