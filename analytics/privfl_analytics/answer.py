@@ -16,7 +16,7 @@ from privfl.errors import Malformed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Answer", "Picture", "Row"]
+__all__ = ["Answer", "Picture", "Row", "is_number"]
 
 #: Which plot fits: see :mod:`privfl_analytics.plots`.
 Picture: TypeAlias = Literal[
@@ -132,9 +132,13 @@ class Answer:
         """Read back :meth:`to_value`; raises Malformed for anything else."""
         try:
             rows = tuple(Row(**row) for row in value["rows"])
-            return cls(**{**value, "rows": rows, "notes": tuple(value.get("notes", ()))})
-        except (KeyError, TypeError):
-            raise Malformed("this is no answer that privfl wrote") from None
+            found = cls(**{**value, "rows": rows, "notes": tuple(value.get("notes", ()))})
+            sound = _sound(found) and all(map(_sound_row, rows))
+        except (KeyError, TypeError, AttributeError, OverflowError):
+            sound = False
+        if not sound:
+            raise Malformed("this is no answer that privfl wrote")
+        return found
 
     def to_json(self) -> str:
         """The answer as JSON text; numbers that are not there are null."""
@@ -152,3 +156,28 @@ class Answer:
         table = self.to_frame().to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="–")
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
         return f"<p><b>{html.escape(self.title)}</b></p>{table}{notes}"
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a plain number; raises OverflowError for one that no float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isinstance(float(value), float)
+
+
+def _texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _sound_row(row: Row) -> bool:
+    """Whether a row that was read has the types it says; a number too large for a float raises OverflowError."""
+    numbers = [one for one in (row.value, row.se, row.lower, row.upper) if one is not None]
+    cells = all(isinstance(key, str) and (isinstance(one, str) or is_number(one)) for key, one in row.at.items())
+    return cells and _texts(row.what, row.unit, row.note) and all(map(is_number, numbers))
+
+
+def _sound(answer: Answer) -> bool:
+    """The same for all but the rows."""
+    return (
+        _texts(answer.title, answer.statistic, answer.picture, answer.interval, *answer.notes)
+        and isinstance(answer.details, Mapping)
+        and all(map(is_number, (answer.confidence, answer.sites, answer.records)))
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from privfl_analytics.answer import Answer
@@ -49,7 +50,20 @@ def plot_answer(answer: Answer, axes: Axes | None = None) -> Axes:
         Misuse: matplotlib is not installed (the extra ``plots``).
     """
     kind = "matrix" if answer.picture == "table" and is_crossed(answer) else answer.picture
-    return _PICTURES.get(kind, draw_table)(answer, axes)
+    with _plain_text():
+        return _PICTURES.get(kind, draw_table)(answer, axes)
+
+
+@contextmanager
+def _plain_text() -> Iterator[None]:
+    """A dollar in the name of a column or a class is a dollar, and begins no formula that may not even parse."""
+    try:
+        from matplotlib import rc_context  # noqa: PLC0415 - heavy, and an extra
+    except ImportError:
+        yield  # drawing says what is missing
+        return
+    with rc_context({"text.parse_math": False, "text.usetex": False}):
+        yield
 
 
 def is_crossed(answer: Answer) -> bool:
@@ -76,4 +90,5 @@ def plot_history(
     frame: pd.DataFrame, measure: str = "psi", columns: Sequence[str] | None = None, axes: Axes | None = None
 ) -> Axes:
     """Draw a monitor's history (see :class:`privfl_analytics.monitor.MonitorHistory`); raises Misuse without any."""
-    return draw_history(frame, measure, columns, axes)
+    with _plain_text():
+        return draw_history(frame, measure, columns, axes)

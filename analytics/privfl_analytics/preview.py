@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from privfl.entropy import SYSTEM, Entropy
 from privfl.tasks import SiteData
 from privfl_analytics.opened import History
-from privfl_analytics.tables import number
+from privfl_analytics.tables import number, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ class OwnAnswers:
                 where = ", ".join(f"{key} {cell}" for key, cell in row.at.items())
                 said = number(row.value) if row.value is not None else row.note
                 lines.append(f"  {where + ': ' if where else ''}{row.what} {said}{' ' + row.unit if row.unit else ''}")
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
     def __repr__(self) -> str:
         return "OwnAnswers(for the operator's eyes only)"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import pandas as pd
 
 from privfl.errors import Malformed, Misuse
-from privfl_analytics.answer import Answer
+from privfl_analytics.answer import Answer, is_number
 from privfl_analytics.study import Study
 
 if TYPE_CHECKING:
@@ -154,8 +154,10 @@ class StudyResult(Mapping[str, Answer]):
                 raise Malformed("this result was written by another version of privfl")
             answers = {str(name): Answer.from_value(one) for name, one in value["answers"].items()}
             privacy = PrivacyReport(**value["privacy"])
+            if not _sound(privacy):
+                raise Malformed("the result's account of what was spent is none that privfl wrote")
             return cls(Study.from_value(value["study"]), answers, privacy, tuple(map(int, value["survivors"])))
-        except (KeyError, TypeError, ValueError, AttributeError, Misuse):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, Misuse):
             raise Malformed("this is no result of a study that privfl wrote") from None
 
     def to_json(self) -> str:
@@ -191,6 +193,17 @@ class StudyResult(Mapping[str, Answer]):
             value = json.loads(place.read_text(encoding="utf-8"))
         except OSError as error:
             raise Misuse(f"{place} cannot be read ({error.strerror}); give the folder of a saved study") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Malformed(f"{place} is no result of a study that privfl wrote") from None
         return cls.from_value(value)
+
+
+def _sound(privacy: PrivacyReport) -> bool:
+    """Whether an account that was read has the types it says."""
+    numbers = (privacy.epsilon, privacy.delta, privacy.fallback_epsilon, privacy.planned_epsilon)
+    return (
+        all(one is None or is_number(one) for one in numbers)
+        and all(map(is_number, (privacy.mu2, privacy.uploads)))
+        and isinstance(privacy.unit, str)
+        and isinstance(privacy.trust, str)
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
+from privfl.runtime.plain import escaped
 from privfl_analytics.answer import Answer, Row
 
-__all__ = ["answer_table", "number"]
+__all__ = ["answer_table", "number", "visible"]
 
 #: Lines of one table; a longer answer is shown in part, and whole in files.
 MAX_LINES = 60
@@ -20,17 +21,22 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
 
 
+def visible(text: str) -> str:
+    """``text`` without control characters, which a terminal would obey; they are written as escapes."""
+    return "".join(one if one.isprintable() else escaped(one) for one in text)
+
+
 def answer_table(name: str, answer: Answer) -> Table:
     """One line per number: where, what, value, interval, unit and note."""
     places = list(dict.fromkeys(key for row in answer.rows for key in row.at))
     percent = f"{100 * answer.confidence:g} %"
     whose = "these rows" if answer.interval == "rows" else "the population"
-    table = Table(title=escape(f"{name}: {answer.title}"), title_justify="left", caption_justify="left")
+    table = Table(title=_text(f"{name}: {answer.title}"), title_justify="left", caption_justify="left")
     for heading in (*places, "what", "value", f"{percent} interval", "unit", "note"):
-        table.add_column(escape(heading), justify="right" if heading == "value" else "left")
+        table.add_column(_text(heading), justify="right" if heading == "value" else "left")
     for row in answer.rows[:MAX_LINES]:
         cells = (_cell(row, place) for place in places)
-        table.add_row(*cells, row.what, number(row.value), _interval(row), escape(row.unit), escape(row.note))
+        table.add_row(*cells, _text(row.what), number(row.value), _interval(row), _text(row.unit), _text(row.note))
     said = (
         [f"intervals are for {whose} and include the noise"]
         if any(row.lower is not None for row in answer.rows)
@@ -38,13 +44,17 @@ def answer_table(name: str, answer: Answer) -> Table:
     )
     if len(answer.rows) > MAX_LINES:
         said.append(f"{len(answer.rows) - MAX_LINES} more numbers are in the saved result")
-    table.caption = escape("\n".join([*said, *answer.notes]))
+    table.caption = "\n".join(map(_text, [*said, *answer.notes]))
     return table
 
 
 def _cell(row: Row, place: str) -> str:
     at = row.at.get(place)
-    return "" if at is None else escape(at if isinstance(at, str) else f"{at:g}")
+    return "" if at is None else _text(at if isinstance(at, str) else f"{at:g}")
+
+
+def _text(words: str) -> str:
+    return escape(visible(words))
 
 
 def _interval(row: Row) -> str:

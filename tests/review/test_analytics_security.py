@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
@@ -14,13 +15,19 @@ import pandas as pd
 import privfl_analytics.local.tables as tables_module
 import pytest
 from privfl_analytics import Query, Study
+from privfl_analytics.answer import Answer, Picture, Row
 from privfl_analytics.conditions import All, Any_, Compare, Condition, IsMissing
 from privfl_analytics.constructions import COUNT_SCALE, Prefixes, Presence, Tally
 from privfl_analytics.descriptor import Descriptor
 from privfl_analytics.local import Asked, sums
+from privfl_analytics.preview import OwnAnswers
 from privfl_analytics.question import StudyQuestion
 from privfl_analytics.rebuild import MAX_DESCRIPTOR
+from privfl_analytics.report import html_report
+from privfl_analytics.result import PrivacyReport, StudyResult
+from privfl_analytics.tables import answer_table
 from privfl_analytics.view import Score, View
+from rich.console import Console
 
 from privfl.entropy import SYSTEM
 from privfl.errors import Malformed, Misuse
@@ -182,3 +189,55 @@ def test_no_password_gets_into_a_configuration(rest: str) -> None:
 def test_an_address_without_a_password_is_taken(rest: str) -> None:
     """Ports, users with an @ and files of passwords are none."""
     assert DatabaseSource.of(f"postgresql://{rest}", "t").uri.endswith(rest)
+
+
+def saved(**row: object) -> dict[str, Any]:
+    """A result as its file has it, with some of its row exchanged."""
+    answer = Answer("t", "count", (Row("count", 3.0, at={"c": "x"}),))
+    spent = PrivacyReport(1.0, 1e-6, 1.0, "record", "local", None, 1)
+    value: dict[str, Any] = json.loads(StudyResult(Study("s", ("count",)), {"n": answer}, spent, (3,)).to_json())  # type: ignore[arg-type]
+    value["answers"]["n"]["rows"][0].update(row)
+    return value
+
+
+@pytest.mark.parametrize(
+    "row", [{"value": "<b>"}, {"value": 10**400}, {"at": ["x"]}, {"at": {"c": {}}}, {"what": 3}, {"lower": True}]
+)
+def test_a_foreign_result_is_refused_and_not_half_shown(row: dict[str, object]) -> None:
+    """Whatever a file holds is a result or Malformed, never a traceback on the way to a table or a page."""
+    StudyResult.from_value(saved())
+    with pytest.raises(Malformed):
+        StudyResult.from_value(saved(**row))
+
+
+def test_a_foreign_result_without_end_is_refused(tmp_path: Path) -> None:
+    """Brackets deeper than any stack, a share of privacy in words, more sites than numbers reach."""
+    (tmp_path / "study_result.json").write_text("[" * 100_000)
+    with pytest.raises(Malformed):
+        StudyResult.load(tmp_path)
+    for name, other in (("privacy", {**saved()["privacy"], "epsilon": "none"}), ("survivors", [float("inf")])):
+        with pytest.raises(Malformed):
+            StudyResult.from_value({**saved(), name: other})
+
+
+def test_names_in_answers_are_neither_markup_nor_orders_to_a_terminal() -> None:
+    """Of columns, classes and numbers, in tables and in what an operator sees of his own rows."""
+    odd = "[/x][red]\x1b[2J"
+    answer = Answer(odd, "count", (Row(odd, 3.0, at={odd: odd}, unit=odd, note=odd),), notes=(odd,))
+    console = Console(file=io.StringIO(), width=400, force_terminal=True)
+    console.print(answer_table(odd, answer))
+    spent = PrivacyReport(None, None, 0.0, "record", "none", None, 1)
+    own = str(OwnAnswers(StudyResult(Study("s", ("count",)), {odd: answer}, spent)))  # type: ignore[arg-type]
+    for text in (console.file.getvalue(), own):  # type: ignore[attr-defined]
+        assert "[/x][red]" in text
+        assert "\x1b[2J" not in text
+
+
+@pytest.mark.parametrize("picture", ["numbers", "histogram", "matrix", "table"])
+def test_a_dollar_in_a_name_is_no_formula(picture: Picture) -> None:
+    """A class called like a broken formula stopped the whole report."""
+    odd = "$\\x_{$ $$"
+    rows = tuple(Row("count", 3.0, at={odd: f"{odd}{at}"}, unit=odd, note=odd) for at in range(2))
+    spent = PrivacyReport(1.0, 1e-6, 1.0, "record", "local", None, 1)
+    found = StudyResult(Study("s", ("count",)), {"n": Answer(odd, "count", rows, picture, notes=(odd,))}, spent, (3,))  # type: ignore[arg-type]
+    assert "$$" in html_report(found)
