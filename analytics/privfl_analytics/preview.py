@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from privfl.entropy import SYSTEM, Entropy
+from privfl.runtime.plain import visible
 from privfl.tasks import SiteData
 from privfl_analytics.opened import History
-from privfl_analytics.tables import number, visible
+from privfl_analytics.tables import number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from privfl.runtime.plain import escaped
+from privfl.runtime.plain import visible
 from privfl_analytics.answer import Answer, Row
 
-__all__ = ["answer_table", "number", "visible"]
+__all__ = ["answer_table", "number"]
 
 #: Lines of one table; a longer answer is shown in part, and whole in files.
 MAX_LINES = 60
@@ -19,11 +19,6 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
-
-
-def visible(text: str) -> str:
-    """``text`` without control characters, which a terminal would obey; they are written as escapes."""
-    return "".join(one if one.isprintable() else escaped(one) for one in text)
 
 
 def answer_table(name: str, answer: Answer) -> Table:

@@ -45,8 +45,10 @@ def requests(folder: Folder, as_json: AsJson = False) -> None:
             found.append(desk.shown(request))
         except Misuse as error:  # of a kind that was installed here and is no longer
             unread.append(str(error))
-    for words in unread:
-        typer.echo(words, err=True)
+    if unread:
+        from privfl.runtime.plain import visible  # noqa: PLC0415 - loaded when a command runs
+
+        typer.echo("\n".join(map(visible, unread)), err=True)
     if as_json:
         tell(True, {"requests": [one.fields() for one in found]})
         return

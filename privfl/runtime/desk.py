@@ -11,12 +11,15 @@ from privfl_keys import Roster
 from privfl.clock import Clock
 from privfl.codec import Record
 from privfl.errors import Malformed, PrivflError, StorageError, WireError
+from privfl.runtime.plain import visible
 from privfl.runtime.post import Hello, Ping, Post, Received, Refusal
 from privfl.secagg import Equivocation
 
 __all__ = ["Desk", "Take", "View"]
 
 log = logging.getLogger("privfl.coordinator")
+
+MAX_REASON = 2000  # characters of a site's reason
 
 #: Takes one reply in; returns whether no more are needed. Raises PrivflError for one that is not taken.
 Take = Callable[[Received], bool]
@@ -182,7 +185,9 @@ class _Phase:
             return  # a late or repeated reply of an earlier phase
         try:
             if received.kind == "refused":
-                self.reasons[site] = desk.view.refused[site] = Refusal.decode(received.payload).reason
+                # a site's words reach people's terminals and logs by many ways
+                said = visible(Refusal.decode(received.payload).reason[:MAX_REASON])
+                self.reasons[site] = desk.view.refused[site] = said
             elif not self.enough:  # replies beyond what was needed change nothing any more
                 self.enough = self._take(received)
                 self.taken += 1

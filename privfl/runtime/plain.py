@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from privfl.errors import PrivflError
 
-__all__ = ["escaped", "shown", "told"]
+__all__ = ["escaped", "shown", "told", "visible"]
 
 _MOST_ITEMS = 20
 
@@ -20,6 +20,11 @@ def escaped(text: str) -> str:
     'a\\x0ab'
     """
     return "".join(_escape(char) if char == "\\" or not char.isprintable() else char for char in text)
+
+
+def visible(text: str) -> str:
+    """``text`` without control characters, which a terminal would obey; they are written as escapes."""
+    return "".join(one if one.isprintable() else _escape(one) for one in text)
 
 
 def _escape(char: str) -> str:

@@ -19,7 +19,15 @@ __all__ = ["names", "plugin"]
 
 @cache
 def _found(group: str) -> dict[str, Any]:
-    return {entry.name: entry for entry in entry_points(group=group)}
+    found: dict[str, Any] = {}
+    for entry in entry_points(group=group):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:  # which of them would be found first is anybody's guess
+            raise Misuse(
+                f"two installed parts both provide {entry.name!a} of {group}: {other.value} and {entry.value}; "
+                "uninstall the one that is not meant"
+            )
+    return found
 
 
 def names(group: str) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ import json
 import threading
 import time
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -31,7 +33,10 @@ from rich.console import Console
 
 from privfl.entropy import SYSTEM
 from privfl.errors import Malformed, Misuse
-from privfl.tasks import DatabaseSource, Schema, SiteData
+from privfl.runtime.desk import MAX_REASON, _Phase
+from privfl.runtime.desk import View as View_
+from privfl.runtime.post import Received, Refusal
+from privfl.tasks import DatabaseSource, Schema, SiteData, plugins
 from privfl.tasks.data import FrameSource
 
 MARK = b"MARKEDPATIENT"
@@ -241,3 +246,29 @@ def test_a_dollar_in_a_name_is_no_formula(picture: Picture) -> None:
     spent = PrivacyReport(1.0, 1e-6, 1.0, "record", "local", None, 1)
     found = StudyResult(Study("s", ("count",)), {"n": Answer(odd, "count", rows, picture, notes=(odd,))}, spent, (3,))  # type: ignore[arg-type]
     assert "$$" in html_report(found)
+
+
+def test_two_parts_of_one_name_are_told_and_none_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever was found last answered for the other; the same part listed twice is no matter."""
+    same, other = EntryPoint("study", "a:b", "privfl.questions"), EntryPoint("study", "evil:b", "privfl.questions")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [same, same])
+    plugins._found.cache_clear()
+    try:
+        assert plugins.names("privfl.questions") == ("study",)
+        plugins._found.cache_clear()
+        monkeypatch.setattr(plugins, "entry_points", lambda group: [same, other])
+        with pytest.raises(Misuse, match="evil:b"):
+            plugins.plugin("privfl.questions", "study")
+    finally:
+        plugins._found.cache_clear()
+
+
+def test_a_site_s_reason_is_short_and_gives_no_orders_to_a_terminal() -> None:
+    """It ends in errors that are printed for whoever asked."""
+    site, refusal = bytes(32), Refusal("no\x1b]0;owned\x07" + "x" * 10**6).encode()
+    phase = _Phase(
+        cast("Any", SimpleNamespace(_heard=lambda _: None, view=View_(), _late={})), "announce", {b"m": site}, bool
+    )
+    phase.handle(Received(site, "refused", b"", b"m", refusal, (), lambda ref: b""))
+    assert phase.reasons[site].startswith("no\\x1b]0;owned\\x07")
+    assert len(phase.reasons[site]) < 2 * MAX_REASON
