@@ -15,6 +15,7 @@ from privfl_analytics.report_parts import picture_of, plots_missing, table_of
 
 __all__ = ["Reported", "html_report", "write_report"]
 
+_BEGIN = b"<!DOCTYPE html>"
 #: Tables longer than this are folded on the screen; they print whole.
 FOLDED = 12
 #: Above it the promise is called weak.
@@ -59,11 +60,28 @@ def html_report(result: Reported, path: str | Path | None = None) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     text = environment.get_template("report.html.j2").render(**_content(result))
     if path is not None:
-        try:
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+        _write(Path(path), text)
     return text
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, and only over another report."""
+    from privfl.homes.files import write_file  # noqa: PLC0415 - needed here only
+
+    if path.exists() and not path.is_file():
+        raise StorageError(f"{path} cannot be written (it is no file); choose another place")
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(len(_BEGIN))
+        if begin and begin != _BEGIN:
+            raise Misuse(f"{path} is there already and is no report; choose another name")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+    if not path.parent.is_dir():
+        raise StorageError(f"{path} cannot be written (there is no folder {path.parent}); choose another place")
+    write_file(path, text.encode(), mode=0o644)
 
 
 def write_report(result: Reported, path: str | Path) -> Path:

@@ -272,3 +272,15 @@ def test_a_site_s_reason_is_short_and_gives_no_orders_to_a_terminal() -> None:
     phase.handle(Received(site, "refused", b"", b"m", refusal, (), lambda ref: b""))
     assert phase.reasons[site].startswith("no\\x1b]0;owned\\x07")
     assert len(phase.reasons[site]) < 2 * MAX_REASON
+
+
+def test_a_report_replaces_nothing_but_a_report(tmp_path: Path) -> None:
+    """``--html study.yaml`` would have cost the study; a report that is written anew is whole or the old one."""
+    found, mine, page = StudyResult.from_value(saved()), tmp_path / "study.yaml", tmp_path / "a.html"
+    mine.write_text("study: mine")
+    with pytest.raises(Misuse, match="no report"):
+        html_report(found, mine)
+    assert mine.read_text() == "study: mine"
+    for _ in range(2):
+        assert html_report(found, page) == page.read_text()
+    assert sorted(tmp_path.iterdir()) == [page, mine]
