@@ -61,6 +61,8 @@ OUTER_BITS = 10
 #: Whole numbers in nearly the ratio 1 : √2 (41² ≤ 2·29²): what squares and products of an outer product are
 #: multiplied by, so that the vector is at most 29·‖z‖² long, whatever mixes of the two a row has.
 DIAGONAL, CROSS = 29, 41
+#: Most that a model's largest features may add up to, integer units (:data:`privfl.dp.MAX_REACH`).
+MAX_REACH = 1 << 50
 #: The flag of a clipped row counts half of one squared unit.
 SQUARE = 1 << (2 * OUTER_BITS)
 OTHER, MISSING = "other", "missing"
@@ -519,10 +521,23 @@ class Gradient(_Construction):
         self.label.check(view)
         if self.beta and len(self.beta) != len(self.columns) + 1:
             raise Misuse("coefficients are one more than columns: the intercept first")
+        # Said before a charge: predictions are exact only while the largest features leave room below 2^53.
+        room = [*self.reaches(view), float(1 << self.feature_bits)]
+        if not math.fsum(room) <= MAX_REACH or self.reach(view) >= 1 << 53:
+            raise Misuse("the features or the clip of this model leave no room below 2^53; use fewer bits, or scales")
+
+    def reaches(self, view: View) -> list[float]:
+        """Largest magnitude of each feature by the schema, integer units; infinite where it overflows."""
+        found = []
+        for one in self.columns:
+            center, half = one.frame(view)
+            bounds = view.numeric(one.column)
+            found.append(max(bounds.upper - center, center - bounds.lower) / half * float(1 << self.feature_bits))
+        return found
 
 
 class Distinct(_Construction):
-    """How many different values of a column the site has, summed over sites; ``subject=True`` for persons.
+    """How many different values of a column the site has, summed over sites.
 
     One row makes one value appear or vanish. Values that two sites share count twice: this is not a sum over people.
     """

@@ -41,6 +41,7 @@ __all__ = [
     "percent",
     "resolves",
     "share_of",
+    "telling",
     "within",
     "z_of",
 ]
@@ -254,11 +255,22 @@ def null_p_value(observed: float, null: Floats) -> float:
 # -- display -------------------------------------------------------------------------------
 
 
-def hidden(counts: Floats, minimum: int) -> Bools:
+def telling(mask: Bools, counts: Floats, sd: float) -> Bools:
+    """Which hidden counts a difference could tell: those that are told from 0 by three deviations of the noise.
+
+    ``other`` and ``missing`` are empty in most tables; if such a cell wanted company, a class would be hidden for it.
+    """
+    return mask & (counts >= RESOLVED * sd) if sd > 0 else mask
+
+
+def hidden(counts: Floats, minimum: int, sd: float = 0.0) -> Bools:
     """Which noisy counts are not shown: those below the minimum, and beside a single one its smallest neighbour.
 
-    In every line along every axis no cell is hidden alone, so that no total of a line minus what is shown gives one.
-    A minimum of 1 hides nothing: which counts are 0 is then no secret.
+    In every line along every axis no cell is hidden alone (but one that tells nothing), so that no total of a line
+    minus what is shown gives one. A minimum of 1 hides nothing: which counts are 0 is then no secret.
+
+    Args:
+        sd: of the noise; see :func:`telling`. With 0 every hidden count is telling.
     """
     if minimum <= 1:
         return np.zeros(counts.shape, dtype=np.bool_)
@@ -273,7 +285,8 @@ def hidden(counts: Floats, minimum: int) -> Bools:
     while changed:
         changed = False
         for line in lines:
-            if mask[line].sum() == 1 and len(mask[line]) > 1:
+            alone = mask[line].sum() == 1 and len(mask[line]) > 1
+            if alone and telling(mask[line], counts[line], sd).any():
                 smallest = np.argmin(np.where(mask[line], np.inf, counts[line]))
                 mask[tuple(index[smallest] for index in line)] = True
                 changed = True
@@ -307,7 +320,7 @@ def count_rows(
         total: rows of which these are cells: sampling is then multinomial; else each count is Poisson.
     """
     flat = counts.ravel()
-    veiled = (hidden(flat, context.min_cell_count) if mask is None else mask).ravel()
+    veiled = (hidden(flat, context.min_cell_count, sd) if mask is None else mask).ravel()
     rows = []
     for count, veil, at in zip(flat.tolist(), veiled.tolist(), places, strict=True):
         if 2 * z_of(context) * sd > max(context.records, count):  # the interval would span all declared records

@@ -94,8 +94,8 @@ def read_distinct(raw: Raw, column: Numeric | Category | Text) -> str:
 
 
 def read_subject(raw: Raw) -> str:
-    """VARCHAR that tells subjects apart; NULL where a row has none."""
-    return f"CASE WHEN {_present(raw, ())} THEN {raw.whole} END"
+    """VARCHAR that tells subjects apart; NULL where a row has none, or blanks only."""
+    return f"CASE WHEN {_present(raw, ())} AND trim({raw.whole}) <> '' THEN {raw.whole} END"
 
 
 class Expressions:

@@ -73,7 +73,7 @@ class Missing(Statistic):
         """Rows ``present``, ``missing`` and ``share missing``; of a hidden one both, as a total gives the other."""
         found = stages[0][0]
         counts = found.values
-        veiled = hidden(counts, context.min_cell_count)
+        veiled = hidden(counts, context.min_cell_count, found.sd)
         total = float(counts.sum())
         rows = [
             row

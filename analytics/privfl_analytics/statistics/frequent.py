@@ -51,7 +51,7 @@ class TopK(Statistic):
     ) -> Answer:
         """Rows ``count`` in falling order; a row says where noise leaves open which of two comes first."""
         found, labels = stages[0][0], Classes(column=self.column).labels(view)
-        mask = concealed(found.values, context.min_cell_count)
+        mask = concealed(found.values, context.min_cell_count, found.sd)
         classes = found.values[:-2]
         order = np.argsort(-classes, kind="stable")
         best = order[: self.k]

@@ -12,7 +12,7 @@ from privfl.errors import Misuse
 from privfl.tasks import Category, Numeric
 from privfl_analytics.answer import Answer
 from privfl_analytics.constructions import Axis, Bins, Classes, Construction, Tally
-from privfl_analytics.decode import NOT_RESOLVED, Bools, Floats, count_rows, hidden, number, share_of
+from privfl_analytics.decode import NOT_RESOLVED, Bools, Floats, count_rows, hidden, number, share_of, telling
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
 from privfl_analytics.statistics.binned import answered
 from privfl_analytics.view import View
@@ -56,14 +56,15 @@ def cells_shown(view: View, axis: Axis) -> list[int]:
     return list(cells)
 
 
-def concealed(counts: Floats, minimum: int) -> Bools:
+def concealed(counts: Floats, minimum: int, sd: float = 0.0) -> Bools:
     """Which cells of a histogram are hidden, its last being the missing values.
 
-    Neither the number of rows nor that of present values, less what is shown, gives a hidden one.
+    Neither the number of rows nor that of present values, less what is shown, gives a hidden one that is told from 0.
     """
-    mask = hidden(counts, minimum)
+    mask = hidden(counts, minimum, sd)
     present = mask[:-1]
-    if present.sum() == 1 and len(present) > 1:
+    alone = present.sum() == 1 and len(present) > 1
+    if alone and telling(present, counts[:-1], sd).any():
         present[int(np.argmin(np.where(present, np.inf, counts[:-1])))] = True
     return mask
 
@@ -104,7 +105,7 @@ class Histogram(Statistic):
         found, axis = stages[0][0], self.axis(view)
         cells, labels = cells_shown(view, axis), axis.labels(view)
         counts = found.values[cells]
-        mask = concealed(counts, context.min_cell_count)
+        mask = concealed(counts, context.min_cell_count, found.sd)
         places: list[dict[str, str | float]] = [{self.column: labels[cell]} for cell in cells]
         total = float(np.clip(counts, 0, None).sum())
         rows = count_rows("count", counts, found.sd, places, context, mask=mask, total=total)
@@ -151,7 +152,7 @@ class Values(_OfClasses):
     ) -> Answer:
         """Rows ``count`` for each class, ``other`` and ``missing``, then ``share`` for all but ``missing``."""
         found, labels = stages[0][0], Classes(column=self.column).labels(view)
-        mask = concealed(found.values, context.min_cell_count)
+        mask = concealed(found.values, context.min_cell_count, found.sd)
         places: list[dict[str, str | float]] = [{self.column: label} for label in labels]
         total = float(np.clip(found.values, 0, None).sum())
         rows = count_rows("count", found.values, found.sd, places, context, mask=mask, total=total)

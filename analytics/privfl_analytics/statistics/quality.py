@@ -100,7 +100,7 @@ class Quality(Statistic):
 def _judged(found: Noisy, at: dict[str, str | float], context: Context) -> list[Row]:
     """The rows of one rule."""
     counts = found.values
-    veiled = hidden(counts, context.min_cell_count)
+    veiled = hidden(counts, context.min_cell_count, found.sd)
     total = float(counts.clip(0, None).sum())
     rows = [
         row

@@ -103,7 +103,7 @@ class SiteDivergence(Statistic):
         labels = [axis.labels(view)[cell] for cell in cells][:-1]
         counts = found.values.reshape(-1, found.values.shape[-1])[:, cells]
         present, sites = counts[:, :-1], [str(at + 1) for at in range(len(counts))]
-        mask = concealed_table(present, context.min_cell_count)
+        mask = concealed_table(present, context.min_cell_count, found.sd)
         loud = found.sd * math.sqrt(present.shape[1])
         resolved = [resolves(total, loud) for total in present.sum(axis=1).tolist()]
         rows: list[Row] = []

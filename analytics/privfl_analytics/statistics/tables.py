@@ -24,6 +24,7 @@ from privfl_analytics.decode import (
     number,
     percent,
     resolves,
+    telling,
 )
 from privfl_analytics.statistic import Context, Noisy, State, Statistic
 from privfl_analytics.statistics.binned import answered
@@ -69,7 +70,7 @@ class Crosstab(Statistic):
         shown = np.ix_(cells_shown(view, one), cells_shown(view, two))
         counts = found.values[shown]
         names = [[axis.labels(view)[cell] for cell in cells_shown(view, axis)] for axis in (one, two)]
-        mask = concealed_table(counts, context.min_cell_count)
+        mask = concealed_table(counts, context.min_cell_count, found.sd)
         places: list[dict[str, str | float]] = [{self.first: a, self.second: b} for a in names[0] for b in names[1]]
         total = float(np.clip(counts, 0, None).sum())
         rows = count_rows("count", counts, found.sd, places, context, mask=mask, total=total)
@@ -103,15 +104,15 @@ def _declared(axis: Bins | Classes, view: View) -> int:
     return len(axis.labels(view)) - 2
 
 
-def concealed_table(counts: Floats, minimum: int) -> Bools:
-    """Which cells are hidden so that the totals of all rows and columns, less what is shown, give none.
+def concealed_table(counts: Floats, minimum: int, sd: float = 0.0) -> Bools:
+    """Which cells are hidden so that the totals of all rows and columns, less what is shown, give none told from 0.
 
     A hidden cell is determined by the totals just if it is on no cycle of hidden cells (rows and columns are nodes,
     hidden cells edges), so beside each such bridge the smallest shown cell of its row is hidden too.
     """
-    mask = hidden(counts, minimum)
+    mask = hidden(counts, minimum, sd)
     while True:
-        bridge = _bridge(mask)
+        bridge = _bridge(mask, telling(mask, counts, sd))
         if bridge is None:
             return mask
         row = np.where(mask[bridge[0]], np.inf, counts[bridge[0]])
@@ -125,8 +126,8 @@ def concealed_table(counts: Floats, minimum: int) -> Bools:
             return mask
 
 
-def _bridge(mask: Bools) -> tuple[int, int] | None:
-    """A hidden cell on no cycle of hidden cells, if there is one (Tarjan's low links, without recursion)."""
+def _bridge(mask: Bools, telling_: Bools) -> tuple[int, int] | None:
+    """A telling hidden cell on no cycle of hidden ones, if there is one (Tarjan's low links, without recursion)."""
     if min(mask.shape) < 2:
         return None
     rows, order, low = mask.shape[0], dict[int, int](), dict[int, int]()
@@ -144,8 +145,9 @@ def _bridge(mask: Bools) -> tuple[int, int] | None:
                 path.pop()
                 if parent >= 0:
                     low[parent] = min(low[parent], low[node])
-                    if low[node] > order[parent]:
-                        return (min(node, parent), max(node, parent) - rows)
+                    cell = min(node, parent), max(node, parent) - rows
+                    if low[node] > order[parent] and telling_[cell]:
+                        return cell
             elif step not in order:
                 order[step] = low[step] = len(order)
                 path.append((step, node, iter(near[step])))

@@ -122,3 +122,19 @@ def test_misuse_is_named() -> None:
         Values(column="age").constructions(VIEW)
     assert "20 equal bins" in Histogram(column="age").words()
     assert "± 19.6 rows" in Histogram(column="age").precision(VIEW, [[10.0]], 1000)
+
+
+def test_an_empty_catch_all_hides_no_class() -> None:
+    """``other`` holds nobody: it is not told from 0, so that the minority class needs not keep it company."""
+    noisy = Noisy(np.array([4570.0, 1430.0, 3.0, -2.0]), 9.0)
+    found = Values(column="sex").decode(VIEW, [[noisy]], [None], quiet(min_cell_count=10))
+    shown = [row.value for row in found.rows if row.what == "count"]
+    assert shown[:2] == [4570.0, 1430.0]
+    assert shown[2:] == [None, None]
+
+
+def test_a_small_class_that_is_told_from_none_is_not_hidden_alone() -> None:
+    """A class of 30 below a minimum of 40 keeps the next smallest beside it."""
+    noisy = Noisy(np.array([4570.0, 30.0, 60.0, 900.0]), 2.0)
+    found = Values(column="sex").decode(VIEW, [[noisy]], [None], quiet(min_cell_count=40))
+    assert [row.value for row in found.rows if row.what == "count"] == [4570.0, None, None, 900.0]
