@@ -76,6 +76,18 @@ class Shown:
             return None
         return total
 
+    def worst(self) -> Cost | None:
+        """Of every upload that one approval allows, each as dear as the dearest: the asker chooses what is repeated."""
+        limits = self.ledger.limits
+        if limits is None:
+            return None
+        try:
+            each = [limits.price(self._charge(price.costs, price.trust)) for price in self.question.prices()]
+            mu2, delta = (max((getattr(cost, name) for cost in each), default=0) for name in ("mu2", "delta"))
+            return self.question.uploads * Cost(mu2, delta)
+        except (Refused, Misuse):  # no finite cost, or more than any claim
+            return None
+
     def _tries(self) -> int:
         """How often each upload may be made under one approval."""
         times = sum(price.times for price in self.question.prices())
@@ -204,10 +216,10 @@ class Shown:
         at = f"at delta {limits.budget.delta:g} per {limits.unit}"
         before, after = self.left()
         yield f"  cost: epsilon {_figure(self.epsilon())} {at}, all of it together"
-        cost, tries = self.cost(), self._tries()
-        if tries > 1 and cost is not None:
-            most = _figure(_epsilon(tries * cost, limits.budget.delta))
-            yield f"  at most epsilon {most} if every upload has to be repeated as often as the approval allows"
+        worst, tries = self.worst(), self._tries()
+        if tries > 1 and worst is not None:
+            most = _figure(_epsilon(worst, limits.budget.delta))
+            yield f"  at most epsilon {most} if the dearest upload is repeated as often as the approval allows"
         if after is None:
             yield f"  the ledger has epsilon {_figure(before)} left: it does not fit, and is refused when that is gone"
         else:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from fractions import Fraction
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,9 @@ from privfl_analytics.tables import answer_table
 from privfl_analytics.view import Score, View
 from rich.console import Console
 
+from privfl.budget import Budget, Limits, Purpose
+from privfl.cli.requests_show import Shown
+from privfl.dp import Unit
 from privfl.entropy import SYSTEM
 from privfl.errors import Malformed, Misuse
 from privfl.runtime.desk import MAX_REASON, _Phase
@@ -284,3 +288,17 @@ def test_a_report_replaces_nothing_but_a_report(tmp_path: Path) -> None:
     for _ in range(2):
         assert html_report(found, page) == page.read_text()
     assert sorted(tmp_path.iterdir()) == [page, mine]
+
+
+def test_the_worst_that_an_approval_allows_is_the_dearest_upload_each_time() -> None:
+    """Nothing ties an upload to a round of its own: all that are approved may be of the round that costs most."""
+    study = Study("s", (Query().count().weighted(100), Query().variance("age", two_stage=True)))
+    question = study.compile(SCHEMA, epsilon=4.0, delta=1e-6, sites=4, attempts=3)
+    limits = Limits(Unit.RECORD, Budget.from_epsilon_delta(8.0, 1e-5), dict.fromkeys(Purpose, Fraction(1)), {})
+    ledger, request = SimpleNamespace(limits=limits), SimpleNamespace(analyst="", mandate=b"")
+    shown = Shown(cast("Any", ledger), cast("Any", request), question, cast("Any", None))
+    cost, worst = shown.cost(), shown.worst()
+    assert cost is not None
+    assert worst is not None
+    assert worst.mu2 >= question.uploads * max(question.cost_at(stage).mu2 for stage in range(question.stages))
+    assert worst.mu2 > 3 * cost.mu2
