@@ -80,6 +80,7 @@ def show(
     desk = _desk(folder)
     found = desk.book.find(request)
     one = desk.shown(found)
+    desk.book.looked_at(found)
     if own:
         _own(desk, one, as_json, passphrase_file)
         return

@@ -37,7 +37,7 @@ log = logging.getLogger("privfl.site")
 
 FOLDER: Final = "requests"
 MAX_PENDING: Final = 100  # unanswered requests of one coordinator
-_REQUEST, _DECISION = "request", "decision-"
+_REQUEST, _DECISION, _SHOWN = "request", "decision-", "shown"
 
 
 class RequestBook:
@@ -56,10 +56,11 @@ class RequestBook:
     def record(self, request: Request) -> Request:
         """Keep a request durably; one that is there already stays as it is. Returns the one that is kept.
 
-        Of :data:`MAX_PENDING` unanswered requests of one coordinator, the oldest makes room.
+        Of :data:`MAX_PENDING` unanswered requests of one coordinator, the oldest that was not shown makes room.
 
         Raises:
-            Refused: the question is too long to be kept. StorageError: the disk does not take it.
+            Refused: the question is too long to be kept, or too many were shown and wait.
+            StorageError: the disk does not take it.
         """
         name = request.id.hex()
         final = self.folder / name
@@ -87,7 +88,11 @@ class RequestBook:
         return request
 
     def _make_room(self, coordinator: bytes) -> None:
-        """Drop the oldest unanswered requests of ``coordinator``, so that one more fits."""
+        """Drop the oldest unanswered requests of ``coordinator``, so that one more fits.
+
+        One that its operator has looked at stays: else another whose id begins alike could be put into its place
+        before he types the beginning that he read.
+        """
         for stray in self.folder.glob(".*.gone"):  # of a process that was killed here
             shutil.rmtree(stray, ignore_errors=True)
         mine = []
@@ -100,10 +105,16 @@ class RequestBook:
                 self._asked[name] = (found.coordinator, found.first)
             if self._asked[name][0] == coordinator:
                 mine.append((self._asked[name][1], name))
-        for _, name in sorted(mine)[: max(0, len(mine) + 1 - MAX_PENDING)]:
+        free = [one for one in sorted(mine) if not (self.folder / one[1] / _SHOWN).exists()]
+        least = len(mine) + 1 - MAX_PENDING
+        if least > len(free):
+            raise Refused(
+                f"{len(mine)} questions of this coordinator wait for this site's operator; wait for his answers"
+            )
+        for _, name in free[: max(0, least)]:
             gone = self.folder / f".{name}.gone"
             os.replace(self.folder / name, gone)
-            if _numbers(gone):  # decided in this very moment: it stays
+            if _numbers(gone) or (gone / _SHOWN).exists():  # decided or looked at in this very moment: it stays
                 os.replace(gone, self.folder / name)
                 continue
             shutil.rmtree(gone, ignore_errors=True)
@@ -212,6 +223,11 @@ class RequestBook:
         return one
 
     # -- the operator --------------------------------------------------------------------------------
+
+    def looked_at(self, request: Request) -> None:
+        """Keep in mind that the operator was shown a request, so that it makes no room for another."""
+        with contextlib.suppress(OSError, StorageError):  # of a folder that can only be read: nothing can be decided
+            (self.folder / request.id.hex() / _SHOWN).touch(mode=0o600)
 
     def seen(self, question: bytes) -> bool:
         """Whether this site's own answer to the question of this id was looked at, under whichever request."""

@@ -30,13 +30,16 @@ from privfl_analytics.report import html_report
 from privfl_analytics.result import PrivacyReport, StudyResult
 from privfl_analytics.tables import answer_table
 from privfl_analytics.view import Score, View
+from privfl_keys import SigningKey
 from rich.console import Console
 
 from privfl.budget import Budget, Limits, Purpose
 from privfl.cli.requests_show import Shown
 from privfl.dp import Unit
 from privfl.entropy import SYSTEM
-from privfl.errors import Malformed, Misuse
+from privfl.errors import Malformed, Misuse, Refused
+from privfl.homes import requests as requests_module
+from privfl.homes.requests import Request, RequestBook
 from privfl.runtime.desk import MAX_REASON, _Phase
 from privfl.runtime.desk import View as View_
 from privfl.runtime.post import Received, Refusal
@@ -302,3 +305,26 @@ def test_the_worst_that_an_approval_allows_is_the_dearest_upload_each_time() -> 
     assert worst is not None
     assert worst.mu2 >= question.uploads * max(question.cost_at(stage).mu2 for stage in range(question.stages))
     assert worst.mu2 > 3 * cost.mu2
+
+
+def test_a_request_that_was_shown_is_not_exchanged_for_one_whose_id_begins_alike(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A coordinator could push a harmless request out and put another of the same beginning into its place."""
+    monkeypatch.setattr(requests_module, "MAX_PENDING", 3)
+    book = RequestBook(tmp_path, SigningKey.generate(SYSTEM).verify_key)
+
+    def asked(at: int) -> Request:
+        return book.record(Request(b"question %d" % at, b"", b"h" * 32, "hub", "", "analytics", at + 1))
+
+    read = asked(0)
+    book.looked_at(read)
+    for at in range(1, 20):
+        asked(at)
+    assert read in book.all()
+    assert len(book.all()) == 3
+    for one in book.all():
+        book.looked_at(one)
+    with pytest.raises(Refused, match="wait for this site's operator"):
+        asked(20)
+    assert read in book.all()
