@@ -60,7 +60,7 @@ def test_rows_that_do_not_fit_into_memory_spill_encrypted_and_nothing_stays(
     monkeypatch.setattr(tables_module, "MEMORY", "60MB")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     n = 400_000
-    schema = Schema(records=n, columns={"t": {"max_length": 64}}, subject="who", max_rows=2)  # type: ignore[arg-type]
+    schema = Schema(records=n, columns={"t": {"max_length": 64}}, subject="who", max_rows=2)  # type: ignore[dict-item]
     texts = [f"{MARK.decode()}{at:051d}" for at in range(n)]
     source = FrameSource(pd.DataFrame({"t": texts, "who": np.arange(n) // 4}))
     modes, sizes, marks, over = set[int](), [0], [0], threading.Event()
