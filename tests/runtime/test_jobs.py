@@ -12,8 +12,8 @@ import yaml
 from privfl.clock import SystemClock
 from privfl.errors import BudgetExceeded, Misuse
 from privfl.homes.coordinator import CoordinatorHome
-from privfl.runtime.training_jobs import compile_task
 from privfl.runtime.jobs import JobState, cancel_job, jobs_of, read_task, submit
+from privfl.runtime.training_jobs import compile_task
 from tests.cli.support import called
 from tests.runtime.realm import PASSPHRASE, TASK, realm
 from tests.runtime.test_processes import verified

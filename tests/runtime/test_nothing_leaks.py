@@ -167,7 +167,8 @@ def shown(fed: Federation, fit: Fit) -> Iterator[object]:
     for site in fed._sites.values():
         assert site.node is not None
         machine = site.node.machine
-        objects += [site, site.data.bound, site.data.bound.report, site.key, site.store, site.account, site.node, machine]
+        objects += [site, site.data, site.data.bound, site.data.bound.report, site.key, site.store, site.account]
+        objects += [site.node, machine]
         objects += [machine._state, machine._state.epoch, machine._state.slot, machine._state.member, site.node.report]
     for one in objects:
         yield repr(one)
