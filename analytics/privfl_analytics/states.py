@@ -11,7 +11,7 @@ from privfl_analytics.statistic import State
 __all__ = ["read_state", "state_text"]
 
 #: A state takes at most so many characters.
-MAX_STATE = 1 << 24
+MAX_STATE = 1 << 22
 
 
 def state_text(state: State | None) -> str | None:

@@ -186,7 +186,7 @@ class Task(Question):
 
     def check(self, data: SiteData | BoundData) -> None:
         """Raise DataError unless ``data`` was bound to this very schema, and read it; before anything is spent."""
-        if data.schema != self.schema:
+        if data.schema != self.schema or data.schema.digest != self.schema.digest:
             raise DataError(
                 f"the task is about {self.schema!r} and the data is bound to {data.schema!r}, or their columns "
                 f"differ; bind the table to the task's schema after comparing the two"

@@ -123,7 +123,7 @@ class Question(ABC):
 
     def check(self, data: SiteData) -> None:
         """Raise DataError unless ``data`` was bound to this very schema; call it before anything is spent."""
-        if data.schema != self.schema:
+        if data.schema != self.schema or data.schema.digest != self.schema.digest:
             raise DataError(
                 f"the task is about {self.schema!r} and the data is bound to {data.schema!r}, or their columns "
                 f"differ; bind the table to the task's schema after comparing the two"

@@ -355,16 +355,18 @@ def test_nonsense_is_refused(kind: str, payload: bytes, evil: Evil) -> None:
 
 
 def test_damaged_invitations_never_crash_a_site(evil: Evil, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes changed anywhere in a signed invitation: refused, or harmless; never an exception, never a free vector."""
+    """Bytes changed anywhere in a signed invitation: refused, never an exception, never a free vector."""
     rng, watch = random.Random(5), Watch().install(monkeypatch)
     honest = Invitation(evil.announce(), evil.task.descriptor(), evil.model()).encode()
     for _ in range(150):
         data = bytearray(honest)
         for _ in range(rng.choice((1, 1, 2, 8))):
             data[rng.randrange(len(data))] = rng.randrange(256)
+        if bytes(data) == honest:  # a change of nothing is an honest invitation
+            continue
         reply = evil.ask("announce", bytes(data))
         assert reply is not None
-        assert reply.kind == "refused" or bytes(data) == honest
+        assert reply.kind == "refused"
     assert watch.vectors == {}
     assert charged(evil.fed)[evil.fed.name_of(evil.ids[0])] == []
 
