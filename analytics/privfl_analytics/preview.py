@@ -31,7 +31,7 @@ class OwnAnswers:
         return self.result.to_frame()
 
     def __str__(self) -> str:
-        lines = ["This site's own exact answers, without noise. For you alone: nothing of this leaves."]
+        lines = []
         for name, answer in self.result.answers.items():
             lines.append(f"{name}: {answer.title}")
             for row in answer.rows:

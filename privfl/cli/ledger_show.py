@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from privfl.dp import Cost
 
 __all__ = ["ask_to_compare", "show", "show_verified", "shown_json"]
+
+_LONG = re.compile(r"[0-9a-f]{64}")  # a whole digest, which nobody reads in a table
 
 
 def show(path: Path, book: Book, last: int) -> None:
@@ -36,7 +39,9 @@ def show(path: Path, book: Book, last: int) -> None:
     entries = book.entries[-last:] if last else book.entries
     so_far = _epsilons(book, entries)
     for entry in entries:
-        what = ": ".join(word for word in (_who(entry), _words(entry)) if word)
+        what = _LONG.sub(
+            lambda found: found[0][:12] + "…", ": ".join(word for word in (_who(entry), _words(entry)) if word)
+        )
         cells = (str(entry.seq), moment(entry.time)[:16], entry.kind, what, *_cost_words(book, entry))
         table.add_row(*(Text(cell) for cell in (*cells, _number(so_far.get(entry.seq)))))
     console.print(table)
