@@ -24,7 +24,13 @@ from privfl_analytics.statistic import Context, Noisy, State
 if TYPE_CHECKING:
     from privfl_analytics.question import StudyQuestion
 
-__all__ = ["decoded", "noisy_of", "privacy_of", "replayed"]
+__all__ = ["CUT_OFF", "decoded", "noisy_of", "privacy_of", "replayed"]
+
+#: Said of an answer whose sums are as large as one site may send at most.
+CUT_OFF = (
+    "wrong: sums this large are cut off at the sites, which hold far more rows than the schema declares; "
+    "have 'records' in the schema corrected, and ask again"
+)
 
 #: By query and step: the sums of its constructions; the state that the step was asked with.
 Sums: TypeAlias = "dict[int, list[list[Noisy]]]"
@@ -52,6 +58,20 @@ def noisy_of(question: StudyQuestion, opened: Opened) -> tuple[tuple[Part, Noisy
         found.append((part, Noisy(values, sd)))
         begin = end
     return tuple(found)
+
+
+def _cut_off(question: StudyQuestion, opened: Opened) -> set[int]:
+    """Queries with a sum that some site may have saturated, judged on noisy sums: no row has a say in it."""
+    view, found = question.view, set()
+    for at, (part, noisy) in enumerate(noisy_of(question, opened)):
+        one = part.construction
+        bound = question.x_max(opened.stage, at) / one.scale
+        declared = view.schema.records * one.reach(view) / one.scale
+        # Where 64 bits leave little room, honest sums of all sites may pass one site's bound.
+        limit = max(bound - 6 * noisy.sd, bound / 2, 1.5 * declared)
+        if not part.keys and np.abs(noisy.values).max(initial=0.0) >= limit:
+            found.add(part.query)
+    return found
 
 
 def replayed(
@@ -89,6 +109,7 @@ def decoded(
         raise Misuse(f"{len(history)} of {len(question.plan)} stages were opened; a study is decoded after the last")
     sums, states = replayed(question, history)
     seed = np.frombuffer(hashlib.sha256(question.id + history.encode()).digest(), dtype=np.uint32)
+    cut = {query for opened in history for query in _cut_off(question, opened)}
     answers = {}
     for at, name in enumerate(question.study.names):
         opened_for = [opened.survivors for opened in history if at in question.queries_at(opened.stage)]
@@ -103,9 +124,8 @@ def decoded(
             draws=draws,
         )
         through = len(sums[at]) == question.study.queries[at].asked.stages(question.view)
-        answers[name] = (
-            _answer(question, at, sums[at], states[at], context) if through else _unfinished(question, at, context)
-        )
+        found = _answer(question, at, sums[at], states[at], context) if through else _unfinished(question, at, context)
+        answers[name] = replace(found, notes=(CUT_OFF, *found.notes)) if at in cut else found
     survivors_of = tuple(opened.survivors for opened in history)
     return StudyResult(question.study, answers, privacy_of(question, charged), survivors_of)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from privfl.entropy import SYSTEM, Entropy
 from privfl.runtime.plain import visible
 from privfl.tasks import SiteData
+from privfl_analytics.decoding import CUT_OFF
 from privfl_analytics.opened import History
 from privfl_analytics.tables import number
 
@@ -34,6 +35,8 @@ class OwnAnswers:
         lines = []
         for name, answer in self.result.answers.items():
             lines.append(f"{name}: {answer.title}")
+            if CUT_OFF in answer.notes:
+                lines.append(f"  {CUT_OFF}")
             for row in answer.rows:
                 where = ", ".join(f"{key} {cell}" for key, cell in row.at.items())
                 said = number(row.value) if row.value is not None else row.note

@@ -254,7 +254,7 @@ class StudyQuestion(Question):
             if part.keys:
                 out.append(np.zeros(one.length(self.view), dtype=np.int64))
                 continue
-            out.append(saturate(np.asarray(next(found)).reshape(-1), self._x_max(read.stage, at), report=report))
+            out.append(saturate(np.asarray(next(found)).reshape(-1), self.x_max(read.stage, at), report=report))
         return np.concatenate(out)
 
     def upload(
@@ -307,7 +307,8 @@ class StudyQuestion(Question):
         )
         return np.asarray(found, dtype=np.int64).reshape(-1)
 
-    def _x_max(self, stage: int, at: int) -> int:
+    def x_max(self, stage: int, at: int) -> int:
+        """The public bound at which each number of a block saturates at its site, in integer units."""
         release = self.release(stage)
         if release is not None:
             return release.blocks[at].x_max

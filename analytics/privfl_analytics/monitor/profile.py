@@ -15,9 +15,10 @@ from typing import Annotated, ClassVar, Protocol, Self
 from privfl_keys import Label, Roster, SigningKey, digest
 
 from privfl.codec import Bounds, Bytes32, Bytes64, Record, Uint32, Uint64
-from privfl.errors import Malformed, Misuse, Refused, Unverified
+from privfl.errors import DataError, Malformed, Misuse, Refused, Unverified
 from privfl.tasks import Schema
 from privfl_analytics.answer import Answer
+from privfl_analytics.decoding import CUT_OFF
 from privfl_analytics.monitor.tables import ProfileName, ProfileTable, declared, table_from
 from privfl_analytics.view import Score, View
 
@@ -77,10 +78,14 @@ class Profile(Record):
 
         Raises:
             Misuse: the result has no answer of the statistic ``profile``.
+            DataError: sums were cut off at their sites, and would look the same whatever the rows are.
         """
         found = {name: answer for name, answer in result.answers.items() if answer.statistic == "profile"}
         if not found:
             raise Misuse("the result has no counts for a profile; run the study that profile_study makes")
+        for name, answer in found.items():
+            if CUT_OFF in answer.notes:
+                raise DataError(f"the counts of {name} cannot be compared: {CUT_OFF}")
         tables = tuple(table_from(name, answer, view) for name, answer in found.items())
         if score and label:
             positive = positive_class(view, label, positive)
