@@ -143,7 +143,8 @@ def _answer(
         cells = zip(axes, labels, place, strict=True)
         parts.append(({axis.names()[0]: names[cell] for axis, names, cell in cells}, answer))
     found = Answer.grouped(query.words(), parts) if axes else parts[0][1]
-    return _finished(found, query.words(), query.asked.name, context)
+    finished = _finished(found, query.words(), query.asked.name, context)
+    return replace(finished, interval="rows") if query.asked.rows_only else finished
 
 
 def _unfinished(question: StudyQuestion, at: int, context: Context) -> Answer:

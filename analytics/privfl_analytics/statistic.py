@@ -72,6 +72,8 @@ class Statistic(Declared, ABC):
     summary: ClassVar[str]
     #: Which site's noise must suffice: statistics that show single sites need ``local``.
     local: ClassVar[bool] = False
+    #: Whether its intervals contain the noise alone whatever was asked for, as no sample could be drawn again.
+    rows_only: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -104,6 +104,7 @@ class Distinct(Statistic):
 
     name: ClassVar[str] = "distinct"
     summary: ClassVar[str] = "different values of a column, summed over sites (not their union)"
+    rows_only: ClassVar[bool] = True
 
     column: str
 

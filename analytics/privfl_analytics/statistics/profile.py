@@ -33,6 +33,7 @@ class ProfileCounts(Statistic):
 
     name: ClassVar[str] = "profile"
     summary: ClassVar[str] = "noisy counts over fixed public cells, kept to compare later data with"
+    rows_only: ClassVar[bool] = True
 
     column: str
     bins: Annotated[int, Field(ge=2, le=1000)] = DEFAULT_BINS
