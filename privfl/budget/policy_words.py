@@ -220,6 +220,8 @@ def _total(policy: Policy) -> Iterator[str]:
             f"A single upload may cost at most epsilon {_exactly(policy.max_epsilon_per_upload)} at delta "
             f"{_exactly(budget.delta)}; a request with less noise is refused."
         )
+    else:
+        yield "No cap is set on one upload (max_epsilon_per_upload): a single request may use up all that is left."
 
 
 def _in_words(policy: Policy, budget: Budget | None) -> str:

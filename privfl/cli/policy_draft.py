@@ -76,6 +76,8 @@ _TOTAL = {"epsilon", "delta", "max_epsilon_per_upload", "window"}
 def default(question: Question, answers: Mapping[str, str], now: int) -> str | None:
     """What the answer is if nobody gives one: empty for no such line, None where it has to be given."""
     field = question.field
+    if field == "tasks" and answers.get("statistics"):
+        return ""  # who names statistics and no training is not given training beside them
     if question.fixed:
         return question.fixed
     if field in _EMPTY:

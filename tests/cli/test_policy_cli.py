@@ -192,6 +192,17 @@ def test_new_from_a_schema(run: Calls, tmp_path: Path) -> None:
     run("new", tmp_path / "q", "--schema", tmp_path / "none", "--yes").failed(2, "there is no schema file")
 
 
+def test_statistics_alone_permit_no_training(run: Calls, tmp_path: Path) -> None:
+    """Who names statistics and no task is not given the default task of training beside them."""
+    schema = Schema(name="s", version=1, records=700, columns={"ill": {"classes": [False, True]}})
+    (tmp_path / "schema.json").write_text(schema.to_json())
+    path = tmp_path / "p.yaml"
+    run.json("new", path, "--schema", tmp_path / "schema.json", "--federation", "f", "--statistic", "count", "--yes")
+    policy = Policy.from_yaml(path)
+    assert not policy.tasks
+    assert list(policy.statistics) == ["count"]
+
+
 def test_new_without_noise(run: Calls, tmp_path: Path) -> None:
     """By the flag, with the sentence; and check and explain say it."""
     path = tmp_path / "p.yaml"
