@@ -145,10 +145,11 @@ class Answer:
         return json.dumps(self.to_value())
 
     def __repr__(self) -> str:
-        said = [
-            f"{row.what} {row.value:.6g}" if row.value is not None else f"{row.what} not resolved"
-            for row in self.rows[:3]
-        ]
+        said = []
+        for row in self.rows[:3]:
+            where = "".join(f"{cell} " for cell in row.at.values())
+            value = f"{row.value:.6g}" if row.value is not None else row.note or "not resolved"
+            said.append(f"{where}{row.what} {value}")
         more = f", and {len(self.rows) - 3} more" if len(self.rows) > 3 else ""
         return f"Answer({self.title}: {', '.join(said)}{more})"
 

@@ -157,8 +157,9 @@ def _asked(what: str, schema: Path | None) -> tuple[Study, RunSettings, Schema]:
         raise Misuse(
             "the public schema is needed: pass --schema schema.yaml, or write schema: schema.yaml into the study's file"
         )
-    where = beside if beside.suffix else Path("here")
-    return study, settings, schema_beside(where, named)
+    if schema is not None and not schema.is_file():
+        raise Misuse(f"--schema: there is no file {schema}")
+    return study, settings, schema_beside(beside if beside.suffix else Path("here"), named)
 
 
 def _run(

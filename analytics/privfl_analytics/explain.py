@@ -131,11 +131,11 @@ class Explanation:
             ]
             lines += [f"    exactly: {one.exact}"] if one.exact else []
         lines += ["", "Scores, computed for each row:", *(f"  {one}" for one in self.scores)] if self.scores else []
-        lines += ["", f"What leaves a site ({self.bytes} bytes):"]
+        lines += ["", f"What leaves a site ({self.bytes} bytes); mu2 of the lines adds up, epsilon does not:"]
         lines += [f"  {_block(one)}" for one in self.blocks]
         lines += ["", self.price, *self.trust]
         if any(self.errors.values()):
-            lines += ["", "Error to expect from the noise alone:"]
+            lines += ["", "Error to expect from the noise alone, 19 times in 20:"]
             for name, row in self.errors.items():
                 lines += [f"  {name}", *(f"    epsilon {key}: {text}" for key, text in row.items())]
         return "\n".join(lines)

@@ -64,7 +64,9 @@ def _sqlite(source: DatabaseSource, schema: Schema) -> pd.DataFrame:
 
     path = source.path
     if path is None or not path.is_file():
-        raise DataError(f"there is no database {path}; check the path")
+        raise DataError(
+            f"there is no database {path}; write its whole path after sqlite://, as in sqlite:///srv/clinic.db"
+        )
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as base:
         place, _, name = source.table.rpartition(".")
         found = base.execute("SELECT name FROM pragma_table_info(?, ?)", (name, place or "main"))

@@ -62,7 +62,7 @@ class Study:
 
     def __post_init__(self) -> None:
         queries: Any = self.queries
-        if isinstance(queries, Query):
+        if isinstance(queries, Query | str):
             queries = (queries,)
         elif isinstance(queries, Mapping):
             queries = tuple(query.named(name) for name, query in queries.items())

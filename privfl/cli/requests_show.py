@@ -223,7 +223,8 @@ class Shown:
         if after is None:
             yield f"  the ledger has epsilon {_figure(before)} left: it does not fit, and is refused when that is gone"
         else:
-            yield f"  the ledger has epsilon {_figure(before)} left, and {_figure(after)} after it"
+            after_it = f"{_figure(after)} after it (mu2 adds up, epsilon does not)"
+            yield f"  the ledger has epsilon {_figure(before)} left, and {after_it}"
         if self.question.purpose not in limits.shares:
             yield f"  the policy gives {self.question.purpose} no share: it would be refused"
 

@@ -57,7 +57,9 @@ AnalyticsOnly = Annotated[
 ]
 Database = Annotated[
     str | None,
-    typer.Option(help="Read a table of a database: postgresql://user@host/db (no password in it) or sqlite:///path."),
+    typer.Option(
+        help="Read a table of a database: postgresql://user@host/db (no password in it) or sqlite:///the/whole/path."
+    ),
 ]
 InDatabase = Annotated[str | None, typer.Option("--table", help="Its name there, or schema.name.")]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="A table without rows is no mistake.")]

@@ -295,7 +295,7 @@ class Federation:
         progress: bool = True,
         observer: Observer | None = None,
     ) -> O:
-        """Ask a study (or a single query) of all sites under secure aggregation and noise.
+        """Ask a study of all sites under secure aggregation and noise.
 
         Args:
             asked: what to ask, e.g. a ``privfl_analytics.Study``.
@@ -309,6 +309,8 @@ class Federation:
             Misuse, Refused, BudgetExceeded, DataError: before anything is spent, with the next step.
             RoundAborted: the first round could not be opened.
         """
+        if isinstance(asked, str | bytes | list | tuple) or not callable(getattr(type(asked), "compile", None)):
+            raise Misuse("ask a study: federation.ask(Study('my-study', ('mean age', 'count by sex')), epsilon=...)")
         complete, least = self._mode(mode, min_survivors, attempts)
         question = asked.compile(
             self.schema,

@@ -154,3 +154,12 @@ def test_a_run_that_ends_early_answers_what_was_through() -> None:
     assert "not opened" in found["bmi"].rows[0].note
     assert found.figures("early")["stopped_early"]
     assert found.privacy.uploads == 2
+
+
+@pytest.mark.parametrize("asked", ["mean age", ["mean age"], Query().count()])
+def test_what_is_no_study_is_refused_in_words(asked: Any) -> None:
+    """It was an AttributeError, or a statistic 'compile' that does not exist."""
+    schema = hospital_schema()
+    federation = privfl.Federation.local(hospital_tables(patients=300), schema=schema)
+    with pytest.raises(privfl.errors.Misuse, match="ask a study"):
+        federation.ask(asked, epsilon=1, delta=1e-6)

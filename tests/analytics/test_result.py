@@ -100,3 +100,20 @@ def test_numbers_that_are_not_there_stay_away(result: StudyResult) -> None:
     other = replace(result, answers={"how many": hidden})
     assert StudyResult.from_value(json.loads(other.to_json())).to_frame()["value"].isna().all()
     assert other.summary("how many") == {"count": {"f": None}}
+
+
+def test_a_repr_says_whose_number_it_is_and_why_one_is_missing() -> None:
+    """Groups were left out, and what the policy hides was called not resolved."""
+    rows = (Row("mean", 2.5, {"sex": "f"}), Row("mean", None, {"sex": "m"}, note="below the display minimum"))
+    assert repr(Answer("t", "mean", rows)) == "Answer(t: f mean 2.5, m mean below the display minimum)"
+
+
+def test_intervals_that_hold_the_noise_alone_say_so() -> None:
+    """Profiles and distinct values have no sampling error in their intervals, whatever the study asked for."""
+    found = asked(Study("s", ("profile bmi", "count")).compile(SCHEMA, epsilon=20.0, **PLAIN))[1]
+    assert [answer.interval for answer in found.values()] == ["rows", "population"]
+
+
+def test_one_line_is_a_study_of_one_query() -> None:
+    """A text in place of a list was read letter by letter."""
+    assert Study("s", "mean bmi").names == ("mean bmi",)  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def draw_matrix(answer: Answer, axes: Axes | None) -> Axes:
     if size <= ANNOTATED:
         for line, column in np.argwhere(np.isfinite(values)):
             value = values[line, column]
-            text = f"{value:.2f}" if correlation else f"{value:.3g}"
+            text = f"{value:.2f}" if correlation else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
             axes.text(column, line, text, ha="center", va="center", fontsize=8 if size < 9 else 6.5,
                       color="white" if abs(value) > 0.62 * reach else "#222222")  # fmt: skip
     axes.set_xticks(range(len(across)), across, fontsize=8, rotation=40, ha="right", rotation_mode="anchor")
