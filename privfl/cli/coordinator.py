@@ -86,6 +86,6 @@ def join(
         },
         f"joined {roster.federation}: roster version {roster.version}, policy version {joined.policy.version}",
         f"Authority pinned here: {held}",
-        f"Next, when the sites run: privfl train TASK or privfl query STUDY, with --coordinator {folder}; or, to serve task after task: "
-        f"privfl coordinator run {quoted(folder)}",
+        f"Next, when the sites run: privfl train TASK or privfl query STUDY, with --coordinator {folder}; or, to serve "
+        f"task after task: privfl coordinator run {quoted(folder)}",
     )
