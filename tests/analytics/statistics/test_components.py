@@ -24,10 +24,10 @@ def numbers(found: object, what: str) -> np.ndarray:
 @given(made=tables(least=30))
 def test_without_noise_they_are_scikit_learns(made: Made) -> None:
     """Explained variance of the standardised pooled rows, and loadings up to sign where the gap is wide enough."""
-    found = answer(Components(columns=NAMES), made.schema, made.frames)
+    found = answer(Components(columns=NAMES, radius=8.0), made.schema, made.frames)  # no row is farther away
     scaled = (made.complete - made.complete.mean()) / made.complete.std()
     expected = PCA().fit(scaled)
-    np.testing.assert_allclose(numbers(found, "explained variance"), expected.explained_variance_, atol=0.01)
+    np.testing.assert_allclose(numbers(found, "explained variance"), expected.explained_variance_, atol=0.02)
     np.testing.assert_allclose(numbers(found, "explained share"), expected.explained_variance_ratio_, atol=0.005)
     loadings = numbers(found, "loading").reshape(4, 4)
     for mine, theirs, gap in zip(loadings, expected.components_, found.details["gaps"], strict=True):
