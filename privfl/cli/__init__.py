@@ -13,6 +13,7 @@ def main() -> None:
         from privfl.cli.app import run  # noqa: PLC0415 - an interrupt while this loads is an interrupt as well
 
         run()
-    except KeyboardInterrupt:
-        sys.stderr.write("\nprivfl: interrupted; nothing more was sent, and what was uploaded stays charged\n")
+    except KeyboardInterrupt as interrupt:
+        words = str(interrupt) or "nothing more was sent, and what was uploaded stays charged"
+        sys.stderr.write(f"\nprivfl: interrupted; {words}\n")
         sys.exit(130)

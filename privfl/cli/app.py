@@ -85,8 +85,8 @@ def run() -> None:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)  # a command in it can be copied
         sys.exit(error.exit_code)
     except SystemExit as ending:
-        if _interrupted(ending):  # typer ends in silence here
-            raise KeyboardInterrupt from None
+        if (interrupt := _interrupted(ending)) is not None:  # typer ends in silence here
+            raise KeyboardInterrupt(*interrupt.args) from None
         raise
     except BrokenPipeError:
         sys.stderr.close()
@@ -98,9 +98,9 @@ def run() -> None:
         sys.exit(2)
 
 
-def _interrupted(ending: BaseException | None) -> bool:
+def _interrupted(ending: BaseException | None) -> KeyboardInterrupt | None:
     while ending is not None:
         if isinstance(ending, KeyboardInterrupt):
-            return True
+            return ending
         ending = ending.__cause__ or ending.__context__
-    return False
+    return None

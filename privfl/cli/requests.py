@@ -72,7 +72,7 @@ def show(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what REQUEST asks, of which rows, what would leave, what it costs, and what the ledger has left after it.
+    """Show what the request ID asks, of which rows, what would leave, its cost, and what the ledger has left after it.
 
     --own reads this site's rows and shows its exact answer to you alone: nothing leaves, nothing is spent, and
     nothing of it is written down but that you looked.
@@ -98,7 +98,7 @@ def _next(folder: Path, one: Shown) -> list[str]:
 
 
 def approve(folder: Folder, request: Id, passphrase_file: PassphraseFile = None, as_json: AsJson = False) -> None:
-    """Approve REQUEST: this very question, for one run, within what the policy and the ledger allow.
+    """Approve the request ID: this very question, for one run, within what the policy and the ledger allow.
 
     It can be changed later by privfl site refuse, for whatever has not left by then.
     """
@@ -114,7 +114,7 @@ def refuse(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Refuse REQUEST: its coordinator learns that, not why. It can be approved later.
+    """Refuse the request ID: its coordinator learns that, not why. It can be approved later.
 
     After --own has been shown, the ledger marks the refusal as decided after seeing the data: that this site is
     missing then says something about its rows, which no promise covers.

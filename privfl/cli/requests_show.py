@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from privfl.budget import Charge
+from privfl.budget import Charge, Mandate
 from privfl.budget.ledger_book import Book
-from privfl.budget.ledger_entries import moment
+from privfl.budget.ledger_entries import Mandated, moment
 from privfl.clock import SystemClock
 from privfl.dp import ZERO_COST, Cost, Trust, Unit, epsilon_of_cost
 from privfl.errors import Misuse, Refused
 from privfl.homes.requests import Request, Standing, State
 from privfl.learn import Task
-from privfl.runtime.consent import OUTSIDE, uploads_under
+from privfl.runtime.consent import OUTSIDE, uploads_counted, uploads_under
 from privfl.runtime.plain import escaped
 from privfl.tasks import Question, Sum
 
@@ -45,11 +45,26 @@ class Shown:
     @property
     def state(self) -> str:
         """pending, approved, refused, or used up: all uploads of an approved run were made."""
-        if self.standing.state is State.APPROVED and not self.request.mandate:
-            made = uploads_under(self.ledger.entries, self.standing, self.question)
-            if len(made) >= self.question.uploads:
-                return "used up"
-        return self.standing.state.value
+        used = self.standing.state is State.APPROVED and self.made >= self.question.uploads
+        return "used up" if used and not self.request.mandate else self.standing.state.value
+
+    @property
+    def made(self) -> int:
+        """Uploads that the ledger shows under the approval that counts, or under the request's mandate."""
+        entries = self.ledger.entries
+        if self.request.mandate:
+            under = Mandated(Mandate.decode(self.request.mandate).nonce, self.question.uploads)
+            return len(uploads_counted(entries, under))
+        if self.standing.state is not State.APPROVED:
+            return 0
+        return len(uploads_under(entries, self.standing, self.question))
+
+    @property
+    def words(self) -> str:
+        """The state, and how much of an approval was used."""
+        if self.state == "approved" and (made := self.made):
+            return f"approved, {made} of {self.question.uploads} uploads made"
+        return self.state
 
     @property
     def outside(self) -> bool:
@@ -119,7 +134,7 @@ class Shown:
 
     def row(self) -> tuple[str, ...]:
         """Of the table of requests."""
-        state = self.state + (" (after seeing the data)" if self.outside else "")
+        state = self.words + (" (after seeing the data)" if self.outside else "")
         words = "altered: see show" if self.trouble else state
         return self.id[:12], self.title, self.who, self.request.purpose, _figure(self.epsilon()), words
 
@@ -136,6 +151,7 @@ class Shown:
             "purpose": self.request.purpose,
             "epsilon": self.epsilon(),
             "state": self.state,
+            "uploads_made": self.made,
             "outside_guarantee": self.outside,
             "first": self.request.first,
             "trouble": self.trouble,
@@ -164,7 +180,7 @@ class Shown:
     def lines(self) -> Iterator[str]:
         """For a terminal."""
         request, schema = self.request, self.question.schema
-        yield f"{self.title}: {self.state}"
+        yield f"{self.title}: {self.words}"
         yield f"  request {self.id[:12]}, first seen {moment(request.first)}"
         yield f"  asked by {self.who}, for {request.purpose}{', under a signed mandate' if request.mandate else ''}"
         yield f"  rows: every row bound here to schema {escaped(schema.name)} version {schema.version}"

@@ -66,11 +66,7 @@ def carry_out(
             else:
                 _here(job, home, pace, log_level, quiet=as_json)
         except KeyboardInterrupt:
-            sys.stderr.write(
-                f"\ntask {job.id} goes on with: privfl coordinator run {quoted(coordinator)}\n"
-                f"or is dropped with: privfl coordinator cancel {quoted(coordinator)} {job.id}\n"
-            )
-            raise
+            raise KeyboardInterrupt(_interrupted(job, coordinator, home)) from None
     return job
 
 
@@ -103,11 +99,16 @@ def _here(job: Job, home: OpenCoordinator, pace: tuple[float, ...], level: LogLe
     from privfl.runtime.coordinator_process import CoordinatorProcess, Pace  # noqa: PLC0415
     from privfl.runtime.progress import RunProgress  # noqa: PLC0415
 
+    def asks(names: tuple[str, ...], charged: int) -> None:
+        """Also where no bar is seen: somebody has to call these people."""
+        free = "" if charged else "; Ctrl-C costs nothing"
+        _say(f"waiting for the yes of the operators of {', '.join(names)} (up to {approval / 1000:g} s{free})")
+
     logging_to(home.folder, "coordinator", LogFormat.TEXT, level)
     gather, patience, grace, approval = (int(1000 * seconds) for seconds in (*pace, APPROVAL_S)[:4])
     clock, waits = SystemClock(), Pace(gather, patience, grace, approval=approval)
     Stop()
-    process = CoordinatorProcess(home, clock, pace=waits)
+    process = CoordinatorProcess(home, clock, pace=waits, asks_operators=asks)
     if quiet:
         process.run(job)
         return
@@ -115,11 +116,32 @@ def _here(job: Job, home: OpenCoordinator, pace: tuple[float, ...], level: LogLe
         process.run(job, bar)
 
 
+def _say(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
+    sys.stderr.flush()
+
+
+def _interrupted(job: Job, coordinator: Path, home: OpenCoordinator | None) -> str:
+    """What Ctrl-C leaves behind, and how it goes on; told after the bar has gone."""
+    where = quoted(coordinator)
+    if home is None:
+        _say(f"\ntask {job.id} goes on: the coordinator that runs on {coordinator} has it")
+        return "this command no longer follows the task; nothing else was stopped"
+    _say(
+        f"\ntask {job.id} goes on with: privfl coordinator run {where}\n"
+        f"or is dropped with: privfl coordinator cancel {where} {job.id}"
+    )
+    from privfl.runtime.coordinator_process import may_be_charged  # noqa: PLC0415
+
+    return "" if may_be_charged(home, job) else "no site was asked to compute anything, and nothing was charged"
+
+
 def _follow(job: Job, coordinator: Path) -> None:
     """Wait until the running coordinator is through with the job; raises what ended it."""
     from privfl.homes.lock import holder  # noqa: PLC0415
     from privfl.runtime.progress import FollowedProgress  # noqa: PLC0415
 
+    told = False
     with FollowedProgress(coordinator, job) as bar:
         while not (state := job.state()).over:
             if holder(coordinator) is None and not job.state().over:
@@ -128,6 +150,12 @@ def _follow(job: Job, coordinator: Path) -> None:
                     f"privfl coordinator run {quoted(coordinator)}"
                 )
             bar.look()
+            if bar.operators and not told:
+                told = True
+                _say(
+                    f"waiting for the yes of the operators of {', '.join(bar.operators)} "
+                    "(the coordinator goes on waiting after Ctrl-C)"
+                )
             time.sleep(0.1)
     if state.state == "failed":
         raise _failure(state)

@@ -202,7 +202,12 @@ class Consent:
 
 def uploads_under(entries: Sequence[Entry], standing: Standing, question: Question) -> set[bytes]:
     """The slots that were charged under an approval, and not taken back."""
-    detail, found = Mandated(*_under(standing, question)).encode(), set[bytes]()
+    return uploads_counted(entries, Mandated(*_under(standing, question)))
+
+
+def uploads_counted(entries: Sequence[Entry], under: Mandated) -> set[bytes]:
+    """The slots that were charged under an approval or a mandate, and not taken back."""
+    detail, found = under.encode(), set[bytes]()
     for entry in entries:
         if entry.kind == Kind.RESERVE and entry.detail == detail:
             found.add(entry.reference)

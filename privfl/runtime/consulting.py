@@ -16,6 +16,7 @@ from privfl.homes.requests import State
 from privfl.runtime.consult import Consult, Consulted
 from privfl.runtime.desk import Desk
 from privfl.runtime.post import Received
+from privfl.runtime.words import by_reason
 
 __all__ = ["Consultation"]
 
@@ -71,14 +72,14 @@ class Consultation:
                 self.refusals.pop(site, None)
 
     def wait(
-        self, sites: Sequence[bytes], limit_ms: int | None, grace_ms: int, tell: Callable[[str], None]
+        self, sites: Sequence[bytes], limit_ms: int | None, grace_ms: int, tell: Callable[[tuple[str, ...]], None]
     ) -> tuple[bytes, ...]:
         """Ask until enough operators agree, and a little longer for the others; returns the sites that do.
 
         Args:
             sites: that are up; those that come up meanwhile are asked as well.
             limit_ms: how long to wait for operators; None: for ever.
-            tell: called with whom it waits for.
+            tell: called with the names of those whose operators it waits for; none: for sites that are not up.
 
         Raises:
             RoundAborted: they are too few, or cannot become enough any more. Nothing was charged.
@@ -98,7 +99,7 @@ class Consultation:
                 if enough_since is not None:
                     return self.approved()
                 raise RoundAborted(self._why("in time"))
-            tell(f"approval by the operator of {', '.join(self._named(waiting)) or 'sites that are not up'}")
+            tell(tuple(self._named(waiting)))
             again = self._listen(now + (min(pause, grace_ms) if enough_since is not None else pause))
             pause = min(2 * pause, LATEST_MS)
             self.ask(sorted({*waiting, *again} - set(self.approved())))
@@ -122,9 +123,10 @@ class Consultation:
         parts = [f"{len(self.approved())} of {self.enough} sites that are needed have approved the question {how}"]
         if refused := [site for site in self._against() if site not in self.refusals]:
             parts.append(f"refused by the operator of {', '.join(self._named(refused))}")
-        parts += [f"{self.names.get(site, '?')}: {why}" for site, why in sorted(self.refusals.items())]
+        parts += by_reason({self.names.get(site, "?"): why for site, why in self.refusals.items()})
         if self.pending():
             parts.append(f"not answered by the operator of {', '.join(self._named(self.pending()))}")
         if silent := [site for site in self.names if site not in self.standing]:
             parts.append(f"not up: {', '.join(self._named(silent))}")
-        return "; ".join(parts) + ". Nothing was spent; ask again when they agree"
+        then = "" if len(self.refusals) == len(self.names) else "; ask again when they agree"
+        return "; ".join(parts) + f". Nothing was spent{then}"

@@ -31,6 +31,7 @@ from privfl.runtime.post import (
     Unmet,
 )
 from privfl.runtime.site import inputs_hash
+from privfl.runtime.words import by_reason
 from privfl.secagg import (
     Advert,
     Announcement,
@@ -247,7 +248,7 @@ class CoordinatorNode:
 
         Raises:
             RoundAborted: no attempt could be opened; the message says what was missing in the last.
-            Refused: every site refused, with the first reason.
+            Refused: every site refused, with the reason, or with each site's own where they differ.
         """
         last: Exception = RoundAborted("no attempt was left")
         announcement, tries = self._unfinished(task, inputs, policy, number), attempts
@@ -314,6 +315,12 @@ class CoordinatorNode:
         honest = tuple(site for site in sites if site not in self.convicted)
         return sites if complete or len(honest) < least else honest
 
+    def _said(self, reasons: Mapping[bytes, str]) -> str:
+        """One reason where all give the same; otherwise who gives which."""
+        roster = self.machine.party.roster
+        told = by_reason({roster.member(site).name: why for site, why in reasons.items()})
+        return next(iter(reasons.values())) if len(told) == 1 else "; ".join(told)
+
     def _attempt(self, task: Question, inputs: bytes, a: Announcement, mandate: bytes) -> RoundResult:
         view, reasons = self.view, dict[bytes, str]()
         view.round, view.attempt, view.deadline = a.round, a.attempt, a.deadline
@@ -323,7 +330,7 @@ class CoordinatorNode:
             reasons = self._collect(Invitation(a, task.descriptor(), inputs, mandate), view.sizes)
             if len(reasons) == len(a.sites):
                 self._give_up(a, votes=not a.complete or task.sum_of(inputs).release is None)
-                raise Refused(f"every site refused round {a.round}: {next(iter(reasons.values()))}")
+                raise Refused(f"every site refused round {a.round}: {self._said(reasons)}")
             try:
                 self.machine.close()
             except RoundAborted as error:

@@ -24,12 +24,13 @@ from privfl.runtime.consulting import Consultation
 from privfl.runtime.coordinator import CoordinatorNode, RoundResult
 from privfl.runtime.fit import transcript_name
 from privfl.runtime.jobs import Job, JobState, jobs_of
+from privfl.runtime.progress import waiting_for
 from privfl.runtime.run import STOPPED_EARLY, Bar, Outcome, Run, RunRecord, Setting, Stage
 from privfl.runtime.shelves import FolderShelf
 from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile, show_failed_start
 from privfl.secagg import Transcript, read_transcript
 
-__all__ = ["CoordinatorProcess", "Pace", "run_coordinator"]
+__all__ = ["CoordinatorProcess", "Pace", "may_be_charged", "run_coordinator"]
 
 log = logging.getLogger("privfl.coordinator")
 PAST = "past"
@@ -81,8 +82,16 @@ class CoordinatorProcess:
         entropy: Entropy = SYSTEM,
         pace: Pace | None = None,
         after_round: Callable[[int, RoundResult, Mapping[str, bytes]], None] | None = None,
+        asks_operators: Callable[[tuple[str, ...], int], None] | None = None,
     ) -> None:
+        """The arguments' meaning.
+
+        Args:
+            after_round: see :func:`run_coordinator`. asks_operators: called whenever a wait for operators begins, with
+                the names of their sites and the uploads that the job was charged so far.
+        """
         self.home, self._clock, self.pace = home, clock, pace or Pace()
+        self._asks_operators = asks_operators
         self._shelf = FolderShelf(home.folder / "shelf")
         self._after_round = after_round
         self.names = {member.site_id: member.name for member in home.party.roster.holding("site")}
@@ -251,15 +260,25 @@ class CoordinatorProcess:
         enough = max(setting.least, policy.min_sites)
         asked = Consultation(self.node.desk, self._clock, consult, question.id, self.names, enough)
 
-        def tell(words: str) -> None:
-            self._update(phase=Phase.WAITING, waits_for=words, error="", force=True)
+        begun = False
+
+        def tell(names: tuple[str, ...]) -> None:
+            nonlocal begun
+            words = f"approval by the operator of {', '.join(names) or 'sites that are not up'}"
+            self._update(phase=Phase.WAITING, waits_for=words, operators=names, error="", force=True)
+            if names and not begun and self._asks_operators is not None:
+                begun = True
+                self._asks_operators(names, run.charged)
             if self._bar is not None:
-                self._bar.update(run.number - 1, f"waits for {words}")
+                self._bar.update(run.number - 1, waiting_for(names))
             turn_over = self._clock.now() - began >= TURN_MS and len(self._waiting()) > 1
             if not run.charged and (self._stop() or (turn_over and self.pace.approval is None)):
                 raise _Later
 
-        return asked.wait(present, self.pace.approval, self.pace.grace, tell)
+        try:
+            return asked.wait(present, self.pace.approval, self.pace.grace, tell)
+        finally:
+            self._update(operators=())
 
     def _forget_cancelled(self) -> None:
         """Drop what was kept to go on with jobs that are over, cancelled ones above all."""
@@ -315,6 +334,15 @@ class CoordinatorProcess:
     def _update(self, *, force: bool = False, **fields: object) -> None:
         self._status = replace(self._status, **fields)  # type: ignore[arg-type]
         self._file.write(self._status, force=force)
+
+
+def may_be_charged(home: OpenCoordinator, job: Job) -> bool:
+    """Whether sites may have been charged for a job that is not over; it is noted before any of them is invited."""
+    try:
+        stored = home.state.get(f"run {job.id}")
+        return stored is not None and any(times for _, times in RunRecord.decode(stored).charged)
+    except PrivflError:  # what cannot be read is no promise
+        return True
 
 
 def _transcripts(job: Job) -> list[Transcript]:

@@ -129,6 +129,7 @@ class CoordinatorStatus:
         job, name: id of the job in hexadecimal, and its words. round, rounds: of the job, from 1; 0 before the first.
         deadline: of the present round. score: the noisy score of the last round.
         aborted: why the last attempt ended without a result.
+        operators: names of sites whose operators' yes the job waits for now.
     """
 
     KIND: ClassVar[str] = "coordinator"
@@ -149,6 +150,7 @@ class CoordinatorStatus:
     score: float | None = None
     aborted: str = ""
     error: str = ""
+    operators: tuple[str, ...] = ()
 
 
 Status = SiteStatus | CoordinatorStatus

@@ -15,6 +15,7 @@ from privfl.budget.ledger_check import read_ledger
 from privfl.budget.ledger_entries import Entry, Kind
 from privfl.cli import requests as commands_of_requests
 from privfl.clock import SystemClock
+from privfl.homes.lock import holder
 from privfl.learn import Task
 from privfl.runtime.coordinator_process import Pace
 from privfl.runtime.jobs import submit
@@ -143,8 +144,41 @@ def test_train_waits_as_long_as_it_is_told(asking: Realm, commands: Commands) ->
     hub, task = asking.trial.coordinator, asking.task(rounds=2)
     ran = commands.run("train", task, "--coordinator", hub, "--wait", "1", "--grace", "0.2")
     ran.failed(6, "0 of 3 sites that are needed have approved", "Nothing was spent")
+    told = "waiting for the yes of the operators of east, north, south, west (up to 1 s; Ctrl-C costs nothing)"
+    assert ran.err.count(told) == 1
     assert not any(entries(home, Kind.RESERVE) for home in asking.trial.sites.values())
     assert commands.run("train", task, "--coordinator", hub, "--detach").code == 0
+
+
+def test_ctrl_c_while_operators_are_asked_costs_nothing_and_says_so(asking: Realm, commands: Commands) -> None:
+    """With --json as well: whom it waits for is said once, and after Ctrl-C that nothing was charged; which is so."""
+    asking.start_sites()
+    hub, task = asking.trial.coordinator, asking.task(rounds=2)
+    running = commands.start("train", task, "--coordinator", hub, "--json")
+    until(lambda: "waiting for the yes of the operators of" in running.said)
+    asked(asking)
+    assert read_status(hub / "status.json", CoordinatorStatus).operators
+    running.interrupt()
+    ran = running.ended()
+    ran.failed(130, "interrupted; no site was asked to compute anything, and nothing was charged")
+    assert "stays charged" not in ran.err
+    assert ran.out == ""
+    assert not any(entries(home, Kind.RESERVE) for home in asking.trial.sites.values())
+
+
+def test_whoever_follows_a_coordinator_is_told_too(asking: Realm, commands: Commands) -> None:
+    """The line stands there as well, and Ctrl-C promises nothing of a task that goes on."""
+    asking.start_sites()
+    asking.start_coordinator(PACE, once=False)
+    hub = asking.trial.coordinator
+    until(lambda: holder(hub) is not None)
+    running = commands.start("train", asking.task(rounds=2), "--coordinator", hub)
+    until(lambda: "(the coordinator goes on waiting after Ctrl-C)" in running.said)
+    running.interrupt()
+    ran = running.ended()
+    ran.failed(130, "no longer follows the task")
+    assert "charged" not in ran.err
+    asking.kill("coordinator", signal.SIGKILL)
 
 
 def test_a_detached_job_waits_and_lets_others_go_first(
@@ -223,6 +257,10 @@ def test_a_study_with_one_changed_filter_waits_for_its_own_yes(tmp_path: Path, c
             decide(commands, home, "approve")
         assert world.finished(first).state == "done"
         world.wait("coordinator")
+        home = homes["north"]
+        assert "approved, 1 of 3 uploads made" in commands.run("site", "show", home, only(commands, home)).out
+        assert "1 of 3" in commands.run("site", "requests", home).out
+        assert listed(commands, home)[0]["uploads_made"] == 1
         charged = {name: len(entries(home, Kind.RESERVE)) for name, home in homes.items()}
         second = submit(world.trial.coordinator, study_of("age > 41"), SystemClock().now(), kind="study")
         world.start_coordinator(Pace(gather=10_000, patience=10_000, grace=200, approval=1000))
