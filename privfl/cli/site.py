@@ -239,7 +239,10 @@ def _counts(joined: JoinedSite) -> list[str]:
         return _alone(joined) if joined.alone else []
     if not sys.stdout.isatty():
         return ["Every column fits. True counts are shown on a terminal only."]
-    return [str(joined.bound.report)]
+    from privfl.tasks import beyond_records  # noqa: PLC0415 - loaded already by the binding
+
+    wrong = beyond_records(joined.bound.schema, joined.bound.report.rows)
+    return [str(joined.bound.report), *([f"  Mind: {wrong}"] if wrong else [])]
 
 
 def _alone(joined: JoinedSite) -> list[str]:

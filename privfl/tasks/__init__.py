@@ -4,7 +4,7 @@ Learning (:mod:`privfl.learn`) is one family of questions; other distributions a
 (:mod:`privfl.tasks.plugins`).
 """
 
-from privfl.tasks.binding import BindReport, BoundData, bind
+from privfl.tasks.binding import BindReport, BoundData, beyond_records, bind
 from privfl.tasks.data import DatabaseSource, FileSource, FrameSource, SiteData, Source
 from privfl.tasks.question import Price, Question, Sum, column_uses, costs_of
 from privfl.tasks.schema import Category, Class, Column, Numeric, Schema, Text
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Sum",
     "Text",
+    "beyond_records",
     "bind",
     "column_uses",
     "costs_of",

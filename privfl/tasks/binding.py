@@ -24,7 +24,7 @@ from privfl.entropy import Entropy
 from privfl.errors import DataError, Misuse
 from privfl.tasks.schema import Category, Class, Numeric, Schema, Text
 
-__all__ = ["BindReport", "BoundData", "ColumnCounts", "bind"]
+__all__ = ["BindReport", "BoundData", "ColumnCounts", "beyond_records", "bind"]
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -44,6 +44,21 @@ class ColumnCounts:
     def clean(self) -> bool:
         """Nothing was odd."""
         return not (self.missing or self.infinite or self.outside or self.unknown)
+
+
+def beyond_records(schema: Schema, rows: int) -> str:
+    """What is wrong where one site's table alone has more rows than all are declared to have; "" where it has not.
+
+    It tells a true count: for the operator's own terminal only.
+    """
+    if rows <= schema.records:
+        return ""
+    return (
+        f"this table has {rows} rows, and the schema declares {schema.records} records over all sites together. "
+        "Training divides by that number and cuts sums off at it, and a study's sums beyond 16 times as many are cut "
+        "off, so that the federation's answers would be wrong. Have `records` corrected in the schema, and the policy "
+        "that names it signed again, before this site takes part"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -378,6 +378,19 @@ def test_true_counts_are_for_a_terminal_only(call: Call) -> None:
     assert "3 rows bound" in on_a_terminal("site", "data", "north", "rows.csv", "--schema", "schema.yaml")
 
 
+@pytest.mark.usefixtures("trial")
+def test_a_table_larger_than_all_are_declared_to_be_is_told_on_a_terminal_only(call: Call) -> None:
+    """Its rows are bound all the same: the schema is at fault, and the operator says so to whoever signs it."""
+    call(*joining("north", *DATA))
+    rows, schema = Path("rows.csv"), Path("schema.yaml")
+    head, *lines = rows.read_text().splitlines(keepends=True)
+    records = int(yaml.safe_load(schema.read_text())["records"])
+    rows.write_text(head + lines[0] * (records + 1))
+    wrong = f"this table has {records + 1} rows, and the schema declares {records} records"
+    assert wrong not in call("site", "data", "north", "rows.csv", "--schema", "schema.yaml").out
+    assert wrong in on_a_terminal("site", "data", "north", "rows.csv", "--schema", "schema.yaml")
+
+
 def on_a_terminal(*args: str) -> str:
     """Run a real process whose output is a terminal."""
     import subprocess

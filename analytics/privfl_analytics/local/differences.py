@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from privfl.tasks import Category, Numeric, Schema, Source
+from privfl.tasks import Category, Numeric, Schema, Source, beyond_records
 from privfl_analytics.local.engine import careful
 from privfl_analytics.local.reading import read_category, read_number, read_text
 from privfl_analytics.local.sql import Raw
@@ -29,6 +29,8 @@ def columns_of_source(source: Source) -> Mapping[str, str]:
 
 def differences(schema: Schema, source: Source) -> tuple[str, ...]:
     """Where a table does not fit the schema: columns that lack or are of another type, classes, units by magnitude.
+
+    More rows than the schema declares are told with their true number, which belongs on the operator's terminal only.
 
     Raises:
         DataError: the table cannot be read at all.
@@ -71,7 +73,7 @@ def _looked_at(schema: Schema, table: Table, names: list[str]) -> list[str]:
     ((rows, *values),) = table.connection.execute(statement).fetchall()
     if not rows:
         return ["the table has no rows"]
-    found = []
+    found = [beyond_records(schema, rows)]
     for at, name in enumerate(names):
         column, (present, first, second) = schema.columns[name], values[3 * at : 3 * at + 3]
         if isinstance(column, Numeric):

@@ -10,6 +10,7 @@ import pytest
 from privfl_analytics.conditions import Compare
 from privfl_analytics.constructions import COUNT_SCALE, Keys, Tally
 from privfl_analytics.local import Asked, columns_of_source, differences, frequent
+from privfl_analytics.noise import ROOM
 from privfl_analytics.view import View
 
 from privfl.dp import DiscreteGaussian
@@ -105,6 +106,16 @@ def test_differences_name_columns_types_and_units_and_never_a_value() -> None:
     assert "1000 times too small" in found[4][0]
     said = str([differences(NARROW, FrameSource(frame)), unit, other, found])
     assert not any(value in said for value in ("secretvalue", "171.2345", "168", "2020"))
+
+
+def test_more_rows_than_all_sites_are_declared_to_have_are_told() -> None:
+    """In words with the bound that sums are really cut off at; as many rows as declared are none too many."""
+    frame = pd.DataFrame({"height": [1.7] * 11, "ill": [True] * 11, "id": range(11)})
+    assert differences(NARROW, FrameSource(frame.iloc[:10])) == ()
+    (told,) = differences(NARROW, FrameSource(frame))
+    assert told.startswith("this table has 11 rows, and the schema declares 10 records over all sites together")
+    assert f"beyond {ROOM} times as many" in told
+    assert "Have `records` corrected" in told
 
 
 def test_a_table_that_is_not_there_is_a_readable_refusal(tmp_path: Path) -> None:
