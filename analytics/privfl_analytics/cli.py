@@ -98,22 +98,33 @@ def query(
 
 
 @studies.command("statistics")
-def list_statistics(as_json: AsJson = False) -> None:
-    """List every statistic that can be asked for, and what it is called in policies.
+def list_statistics(
+    name: Annotated[str | None, typer.Argument(help="Only this one, with all its fields.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every statistic that can be asked for, and what it is called in policies; or say all about NAME.
 
     Example: privfl study statistics
+
+    Example: privfl study statistics quantiles
     """
     from rich.table import Table  # noqa: PLC0415
 
     from privfl_analytics.statistic import REGISTRY, statistic_of  # noqa: PLC0415
 
+    if name is not None:
+        from privfl_analytics.reference import reference  # noqa: PLC0415
+
+        said = reference(name)
+        tell(as_json, said.to_value(), f"{said.name}: {said.summary}", "", str(said))
+        return
     statistic_of("")  # loads them all
     if as_json:
         tell(True, {"statistics": {name: kind.summary for name, kind in sorted(REGISTRY.items())}})
         return
     table = Table("statistic", "what it is", "fields", title="Statistics", title_justify="left")
-    for name, kind in sorted(REGISTRY.items()):
-        table.add_row(name, kind.summary, ", ".join(kind.model_fields))
+    for one, kind in sorted(REGISTRY.items()):
+        table.add_row(one, kind.summary, ", ".join(kind.model_fields))
     Console(file=sys.stdout).print(table)
 
 

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
+from inspect import Parameter, Signature
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeGuard
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from privfl.declared import Declared
+from privfl.declared_words import nearest
 from privfl.errors import Misuse
 from privfl.tasks import Numeric, Schema
 from privfl_analytics.conditions import All, Any_, Condition, Not, check_condition, columns_of, words_of
 from privfl_analytics.constructions import Axis, Bins, Classes, Construction, Meets, Prefixes
-from privfl_analytics.making import column_of, made, names_of_statistics
+from privfl_analytics.making import column_of, made, names_of_statistics, statistic_class
 from privfl_analytics.predicates import Predicate, condition_of, equalities, simplified
 from privfl_analytics.statistic import State, Statistic
 from privfl_analytics.view import View
@@ -78,8 +79,22 @@ class _NoStatistic(Misuse, AttributeError):
     """An attribute that is neither a step of the builder nor a statistic."""
 
 
+class _Fluent(type):
+    """Shows the statistics on the class too, so that ``help(Query.mean)`` says what it takes."""
+
+    def __getattr__(cls, name: str) -> Callable[..., Query]:
+        if name.startswith("_"):  # asked for while the class is being made
+            raise AttributeError(name)
+        _check_known(name)
+
+        def ask(query: Query, /, *arguments: Any, **options: Any) -> Query:
+            return query.asking(made(name, arguments, options))
+
+        return _told(ask, name, Parameter("self", Parameter.POSITIONAL_ONLY))
+
+
 @dataclass(frozen=True)
-class Query:
+class Query(metaclass=_Fluent):
     """What is asked: a statistic of the rows that meet a condition, for every group.
 
     Args:
@@ -165,19 +180,12 @@ class Query:
         return replace(self, statistic=statistic)
 
     def __getattr__(self, name: str) -> Callable[..., Query]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        known = names_of_statistics()
-        if name not in known:
-            near = get_close_matches(name, [*known, "where", "group_by", "named", "weighted"], 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise _NoStatistic(f"there is no statistic {name!r}; {hint}")
+        _check_known(name)
 
         def ask(*arguments: Any, **options: Any) -> Query:
             return self.asking(made(name, arguments, options))
 
-        ask.__name__ = name
-        return ask
+        return _told(ask, name)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *names_of_statistics()]
@@ -308,6 +316,26 @@ class Query:
         for axis in self.by:
             if column_of(axis) in known and isinstance(axis, Classes | Bins | Cut):
                 (axis.axis(view) if isinstance(axis, Cut) else axis).check(view)
+
+
+def _check_known(name: str) -> None:
+    """Raise AttributeError unless a statistic has this name."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    known = names_of_statistics()
+    if name not in known:
+        near = nearest(name, [*known, "where", "group_by", "named", "weighted"])
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+        raise _NoStatistic(f"there is no statistic {name!r}; {hint}")
+
+
+def _told(ask: Callable[..., Query], name: str, *first: Parameter) -> Callable[..., Query]:
+    """``ask`` with the statistic's name, fields and reference."""
+    from privfl_analytics.reference import parameters, reference  # noqa: PLC0415 - its examples are queries
+
+    ask.__name__, ask.__qualname__, ask.__doc__ = name, f"Query.{name}", str(reference(name))
+    ask.__signature__ = Signature([*first, *parameters(statistic_class(name))])  # type: ignore[attr-defined]
+    return ask
 
 
 def checked_name(name: str) -> str:

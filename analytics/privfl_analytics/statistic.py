@@ -70,6 +70,10 @@ class Statistic(Declared, ABC):
     name: ClassVar[str]
     #: One line for ``--help`` and the README.
     summary: ClassVar[str]
+    #: How it is asked for in one line, of the schema of :mod:`privfl_analytics.datasets`.
+    example: ClassVar[str] = ""
+    #: Every text field of a statistic is a column's name.
+    text_means: ClassVar[str] = "a column"
     #: Which site's noise must suffice: statistics that show single sites need ``local``.
     local: ClassVar[bool] = False
     #: Whether its intervals contain the noise alone whatever was asked for, as no sample could be drawn again.

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from privfl.declared_words import nearest
 from privfl.errors import Misuse
 from privfl.tasks import Schema
 from privfl_analytics.constructions import Bins
@@ -93,7 +93,7 @@ class _Reader:
         known = (*_TOP, *self.extra)
         for key in fields:
             if key not in known:
-                near = get_close_matches(key, known, 1)
+                near = nearest(key, known)
                 self.complain((key,), f"there is no such field; {_hint(near, known)}")
         name = fields.get("study")
         if not isinstance(name, str):
@@ -175,7 +175,7 @@ class _Reader:
                 self.complain((*place, asked[1]), f"a query asks one statistic; {asked[0]} is asked already")
                 return None
             other = next((key for key in item if key not in _OWN), None)
-            near = get_close_matches(str(other), known, 1)
+            near = nearest(other, known)
             self.complain((*place, other) if other else place, f"no statistic is asked; {_hint(near, known)}")
             return None
         name = asked[0]
@@ -222,8 +222,8 @@ def _text(value: Any) -> Any:
     return value if isinstance(value, str) else str(value)
 
 
-def _hint(near: Sequence[str], known: Sequence[str]) -> str:
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+def _hint(near: str | None, known: Sequence[str]) -> str:
+    return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
 
 
 # -- writing ---------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from privfl.declared import Declared
+from privfl.declared_words import nearest
 from privfl.errors import Misuse
 from privfl.tasks import Category, Column, Numeric, Schema, Text
 
@@ -59,8 +59,8 @@ class View:
         """The column of this name; raises Misuse naming the nearest there is."""
         found = self.columns.get(name)
         if found is None:
-            near = get_close_matches(name[:64], self.columns, 1)  # a long name would take its time
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.columns)}"
+            near = nearest(name, self.columns)
+            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(self.columns)}"
             raise Misuse(f"there is no column {name[:100]!r} in {self.schema!r}; {hint}")
         return found
 

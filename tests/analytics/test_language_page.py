@@ -81,6 +81,7 @@ def test_every_statistic_is_on_the_page_once() -> None:
     statistic_of("")
     named = [Query.parse(example).asked.name for example in examples()]
     assert sorted(named) == sorted(REGISTRY)
+    assert {kind.example for kind in REGISTRY.values()} == set(examples())
 
 
 @pytest.mark.parametrize("example", examples())

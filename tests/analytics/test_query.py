@@ -50,8 +50,12 @@ def test_unknown_statistics_say_what_is_near() -> None:
         Query().mean(colum="age")
     with pytest.raises(Misuse, match="column is given twice"):
         Query().mean("age", column="age")
-    with pytest.raises(Misuse, match="at most"):
+    with pytest.raises(Misuse, match="mean takes one column"):
         Query().mean("age", "range", 3, 4, 5, 6, 7)
+    with pytest.raises(Misuse, match="at most"):
+        Query().mean("age", True, 3, 4, 5, 6, 7)
+    with pytest.raises(Misuse, match=r"did you mean mean\?"):
+        Query().MEAN("age")
 
 
 def test_one_query_asks_one_thing() -> None:

@@ -64,7 +64,8 @@ class Newton(Statistic):
         clip: a row's gradient, in scales of features × label, is shortened to it; by default 1.5·√(p + 1), for counts
             times at most 3 public scales of the label.
         ridge: added to the mean curvature of every feature in units of its public scale; biases towards 0.
-        radius: as in a covariance; rows farther off count shortened in the curvature only.
+        radius: rows farther from the public centers, in public scales, count shortened in the curvature only; by
+            default as of ``covariance``.
     """
 
     label: str

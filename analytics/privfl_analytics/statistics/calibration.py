@@ -31,7 +31,13 @@ __all__ = ["Brier", "Calibration"]
 
 
 class _Predicted(Statistic):
-    """Common to both: a probability and the class that it is for."""
+    """Common to both: a probability and the class that it is for.
+
+    Args:
+        score: a column or score within [0, 1].
+        label: a category. Rows in which it or the score is missing, or the class is not declared, do not count.
+        positive: the class of the label that the score is for.
+    """
 
     score: str
     label: str
@@ -56,8 +62,6 @@ class Calibration(_Predicted):
     """Observed shares against mean predictions, by bin of the prediction, and the expected calibration error.
 
     Args:
-        score: a column or score within [0, 1]. label: a category, ``positive`` its class that the score is for.
-            Rows in which either is missing, or the class is not declared, do not count.
         bins: how many equal ones over the bounds of the score, or their edges. Neighbours are merged until each has
             enough rows: on noisy counts.
 
@@ -69,6 +73,7 @@ class Calibration(_Predicted):
 
     name: ClassVar[str] = "calibration"
     summary: ClassVar[str] = "calibration curve of a probability and its expected calibration error"
+    example: ClassVar[str] = "calibration risk, readmitted"
 
     bins: Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[float, ...], Field(min_length=2, max_length=1001)] = 10
 
@@ -146,14 +151,12 @@ class Calibration(_Predicted):
 class Brier(_Predicted):
     """The Brier score: the mean of (p - y)².
 
-    Args:
-        score, label, positive: as in :class:`Calibration`.
-
     How much it varies between samples is taken from a small second sum by bin, which has a tenth of the budget.
     """
 
     name: ClassVar[str] = "brier"
     summary: ClassVar[str] = "Brier score of a probability"
+    example: ClassVar[str] = "brier risk, readmitted"
 
     def words(self) -> str:
         """What is asked."""

@@ -97,6 +97,7 @@ class TTest(_Compared):
 
     name: ClassVar[str] = "t_test"
     summary: ClassVar[str] = "Welch's t-test of a column between two groups, with the noise in its null"
+    example: ClassVar[str] = "t_test bmi group=sex"
 
     classes: tuple[Class, Class] | None = None
 
@@ -160,6 +161,7 @@ class Anova(_Compared):
 
     name: ClassVar[str] = "anova"
     summary: ClassVar[str] = "one-way analysis of variance of a column between groups, with the noise in its null"
+    example: ClassVar[str] = "anova bmi group=ward"
 
     classes: tuple[Class, ...] | None = None
 

@@ -42,6 +42,7 @@ class Components(Statistic):
 
     name = "pca"
     summary = "principal components: explained variance and loadings"
+    example = "pca age, bmi, systolic, hba1c"
     columns: Annotated[tuple[str, ...], Field(min_length=2, max_length=200)]
     components: Annotated[int | None, Field(ge=1)] = None
     standardize: bool = True

@@ -26,6 +26,7 @@ class Count(Statistic):
 
     name: ClassVar[str] = "count"
     summary: ClassVar[str] = "number of rows, or of persons"
+    example: ClassVar[str] = "count by ward"
 
     of: Literal["rows", "subjects"] = "rows"
 
@@ -54,10 +55,15 @@ class Count(Statistic):
 
 
 class Missing(Statistic):
-    """How many rows have a value in a column, how many have none, and the missing share."""
+    """How many rows have a value in a column, how many have none, and the missing share.
+
+    Args:
+        column: of any kind, or a score.
+    """
 
     name: ClassVar[str] = "missing"
     summary: ClassVar[str] = "present and missing values of a column"
+    example: ClassVar[str] = "missing systolic"
 
     column: str
 
@@ -100,10 +106,14 @@ class Distinct(Statistic):
     """How many different values of a column each site has, summed over sites.
 
     A value at two sites counts twice: the number of values in the union is no sum, and sketches for it drown in noise.
+
+    Args:
+        column: of any kind.
     """
 
     name: ClassVar[str] = "distinct"
     summary: ClassVar[str] = "different values of a column, summed over sites (not their union)"
+    example: ClassVar[str] = "distinct diagnosis"
     rows_only: ClassVar[bool] = True
 
     column: str

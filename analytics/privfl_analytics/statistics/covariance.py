@@ -109,6 +109,7 @@ class Covariance(_Pairs):
 
     name = "covariance"
     summary = "covariances and variances of several numeric columns"
+    example = "covariance age, bmi, systolic"
     own = True
 
     def _entry(self, moments: Moments, i: int, j: int, context: Context) -> Estimate | None:
@@ -148,6 +149,7 @@ class Correlation(_Pairs):
 
     name = "correlation"
     summary = "Pearson correlations of several numeric columns"
+    example = "correlation age, bmi, systolic"
     own = False
 
     def _entry(self, moments: Moments, i: int, j: int, context: Context) -> Estimate | None:

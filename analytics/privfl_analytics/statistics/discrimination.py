@@ -36,7 +36,14 @@ __all__ = ["PrecisionRecall", "Roc"]
 
 
 class _Scored(Statistic):
-    """Common to both: counts by bin of the score and by class of the label."""
+    """Common to both: counts by bin of the score and by class of the label.
+
+    Args:
+        score: a numeric column or a score of the study.
+        label: a category. Rows in which it or the score is missing do not count.
+        positive: the class of the label that the score is for; the other declared classes are negative.
+        bins: how many equal ones over the bounds of the score, or their edges from bound to bound.
+    """
 
     score: str
     label: str
@@ -83,16 +90,13 @@ class _Scored(Statistic):
 class Roc(_Scored):
     """The ROC curve, the area under it and the Kolmogorov-Smirnov distance of the classes.
 
-    Args:
-        score, label, positive, bins: what is scored, for which class, on which grid; as in
-            :class:`PrecisionRecall`.
-
     ``details`` of the answer: ``score``, ``thresholds`` (falling, the first None), and for each the
     ``false_positive_rate`` and ``true_positive_rate``.
     """
 
     name: ClassVar[str] = "roc"
     summary: ClassVar[str] = "ROC curve of a score, the area under it (AUC), and KS"
+    example: ClassVar[str] = "roc risk, readmitted by sex"
 
     def words(self) -> str:
         """What is asked."""
@@ -124,17 +128,13 @@ class Roc(_Scored):
 class PrecisionRecall(_Scored):
     """The precision-recall curve and the average precision.
 
-    Args:
-        score: a numeric column or a score of the study. label: a category, ``positive`` its class that the score is
-            for; the other declared classes are negative. Rows in which either is missing do not count.
-        bins: how many equal ones over the bounds of the score, or their edges from bound to bound.
-
     Where too few rows lie above a threshold, the precision of the next lower one stands for it.
     ``details`` of the answer: ``score``, ``thresholds`` (falling), ``recall``, ``precision``, ``share`` of positives.
     """
 
     name: ClassVar[str] = "precision_recall"
     summary: ClassVar[str] = "precision-recall curve of a score and its average precision"
+    example: ClassVar[str] = "precision_recall risk, readmitted"
 
     def words(self) -> str:
         """What is asked."""

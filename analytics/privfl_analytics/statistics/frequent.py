@@ -36,6 +36,7 @@ class TopK(Statistic):
 
     name: ClassVar[str] = "top"
     summary: ClassVar[str] = "the most frequent declared classes of a category"
+    example: ClassVar[str] = "top ward k=3"
 
     column: str
     k: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -89,6 +90,7 @@ class HeavyHitters(Statistic):
 
     name: ClassVar[str] = "heavy_hitters"
     summary: ClassVar[str] = "frequent values of a text column by a prefix tree"
+    example: ClassVar[str] = "heavy_hitters diagnosis"
 
     column: str
     length: Annotated[int | None, Field(ge=1, le=64)] = None
@@ -193,6 +195,7 @@ class FrequentValues(Statistic):
 
     name: ClassVar[str] = "frequent_values"
     summary: ClassVar[str] = "frequent values that each site names, for undeclared domains"
+    example: ClassVar[str] = "frequent_values diagnosis slots=10"
     local: ClassVar[bool] = True
 
     column: str

@@ -119,10 +119,14 @@ class Glm(_Fitted):
     """A generalised linear model with its canonical link.
 
     ``gaussian`` takes one round, without steps: it is the linear regression.
+
+    Args:
+        family: of the label: ``gaussian`` (any number), ``binomial`` (a class) or ``poisson`` (counts).
     """
 
     name = "glm"
     summary = "a generalised linear model: gaussian, binomial or poisson"
+    example = "glm systolic features=[age, bmi] family=gaussian"
     family: Family = "gaussian"
 
     def model(self) -> Family:
@@ -134,6 +138,7 @@ class Logistic(_Fitted):
 
     name = "logistic_regression"
     summary = "coefficients and odds ratios of a logistic model"
+    example = "logistic_regression readmitted features=[age, bmi]"
 
     def model(self) -> Family:
         return "binomial"
@@ -144,6 +149,7 @@ class Poisson(_Fitted):
 
     name = "poisson_regression"
     summary = "coefficients and rate ratios of a Poisson model"
+    example = "poisson_regression months features=[age]"
 
     def model(self) -> Family:
         return "poisson"

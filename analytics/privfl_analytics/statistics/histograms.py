@@ -84,6 +84,7 @@ class Histogram(Statistic):
 
     name: ClassVar[str] = "histogram"
     summary: ClassVar[str] = "counts of a number by public bins"
+    example: ClassVar[str] = "histogram age bins=20 by sex"
 
     column: str
     bins: Edges = 20
@@ -126,7 +127,11 @@ class Histogram(Statistic):
 
 
 class _OfClasses(Statistic):
-    """Counts of a category's classes, ``other`` and ``missing``."""
+    """Counts of a category's classes, ``other`` and ``missing``.
+
+    Args:
+        column: a category.
+    """
 
     column: str
 
@@ -146,6 +151,7 @@ class Values(_OfClasses):
 
     name: ClassVar[str] = "values"
     summary: ClassVar[str] = "counts and shares of a category's classes (label balance)"
+    example: ClassVar[str] = "values ward"
 
     def decode(
         self, view: View, stages: Sequence[Sequence[Noisy]], states: Sequence[State | None], context: Context

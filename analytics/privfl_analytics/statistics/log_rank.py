@@ -25,12 +25,12 @@ class LogRank(Timed):
     """The log-rank test: do groups differ in their survival?
 
     Args:
-        time, event, happened, bins: as in :class:`Survival`.
         group: the category of the groups. classes: which of its classes; by default all that are declared.
     """
 
     name: ClassVar[str] = "log_rank"
     summary: ClassVar[str] = "log-rank test of survival between groups, with the noise in its null"
+    example: ClassVar[str] = "log_rank months, event group=treatment"
 
     group: str
     classes: tuple[Class, ...] | None = None

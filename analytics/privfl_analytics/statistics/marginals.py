@@ -41,6 +41,7 @@ class Marginals(Statistic):
 
     name: ClassVar[str] = "marginals"
     summary: ClassVar[str] = "consistent one- and two-way tables, and synthetic data from them"
+    example: ClassVar[str] = "marginals columns=[sex, ward, readmitted]"
 
     columns: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     pairs: Annotated[tuple[tuple[str, str], ...], Field(max_length=1000)] = ()

@@ -74,7 +74,11 @@ def window_of(state: State | None, lower: float, upper: float) -> tuple[float, f
 
 
 class Moments(Statistic):
-    """Common to all: the frame of t, and rows that need a resolved and large enough count."""
+    """Common to all: the frame of t, and rows that need a resolved and large enough count.
+
+    Args:
+        column: a number or a score.
+    """
 
     column: str
 
@@ -128,6 +132,7 @@ class Sum(Moments):
 
     name: ClassVar[str] = "sum"
     summary: ClassVar[str] = "sum of a numeric column"
+    example: ClassVar[str] = "sum months"
 
     column: str
     spread: bool = False
@@ -172,6 +177,7 @@ class Mean(Moments):
 
     name: ClassVar[str] = "mean"
     summary: ClassVar[str] = "mean of a numeric column"
+    example: ClassVar[str] = "mean age by sex where age >= 50"
 
     column: str
     spread: bool = True

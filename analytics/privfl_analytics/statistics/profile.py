@@ -33,6 +33,7 @@ class ProfileCounts(Statistic):
 
     name: ClassVar[str] = "profile"
     summary: ClassVar[str] = "noisy counts over fixed public cells, kept to compare later data with"
+    example: ClassVar[str] = "profile age bins=10"
     rows_only: ClassVar[bool] = True
 
     column: str

@@ -35,6 +35,7 @@ class Quality(Statistic):
 
     name: ClassVar[str] = "quality"
     summary: ClassVar[str] = "rows that keep or violate data-quality rules"
+    example: ClassVar[str] = "quality columns=[systolic, ward]"
 
     rules: Annotated[dict[str, Condition], Field(default_factory=dict, max_length=_MOST)]
     columns: Annotated[tuple[str, ...], Field(max_length=_MOST)] = ()

@@ -39,7 +39,12 @@ _WIDE = 4.0
 
 
 class _Tree(Statistic):
-    """Common to all: one tree, or a second finer one over a window that the first one's noisy ranks chose."""
+    """Common to all: one tree, or a second finer one over a window that the first one's noisy ranks chose.
+
+    Args:
+        column: a number or a score.
+        levels: of the tree: 2^(levels - 1) bins over the declared bounds.
+    """
 
     if TYPE_CHECKING:  # fields of every subclass, each in its own order
         column: str
@@ -81,7 +86,11 @@ class _Tree(Statistic):
 
 
 class _Quantiles(_Tree):
-    """Common to quantiles under their various names."""
+    """Common to quantiles under their various names.
+
+    Args:
+        refine: a second round with a finer grid around the noisy quantiles; half of the budget each.
+    """
 
     if TYPE_CHECKING:
         refine: bool
@@ -137,12 +146,11 @@ class Quantiles(_Quantiles):
 
     Args:
         q: shares of the rows that lie below.
-        levels: of the tree: 2^(levels - 1) leaves over the declared bounds.
-        refine: a second round with a finer grid around the noisy quantiles; half of the budget each.
     """
 
     name: ClassVar[str] = "quantiles"
     summary: ClassVar[str] = "quantiles of a number"
+    example: ClassVar[str] = "quantiles age q=[0.05, 0.5, 0.95]"
 
     column: str
     q: Annotated[tuple[Share, ...], Field(min_length=1, max_length=99)] = (0.25, 0.5, 0.75)
@@ -163,10 +171,11 @@ class Quantiles(_Quantiles):
 
 
 class Median(_Quantiles):
-    """The median of a number; options as of :class:`Quantiles`."""
+    """The median of a number."""
 
     name: ClassVar[str] = "median"
     summary: ClassVar[str] = "median of a number"
+    example: ClassVar[str] = "median bmi"
 
     column: str
     levels: Levels = 10
@@ -183,10 +192,15 @@ class Range(_Quantiles):
     """Where most values lie, by default between the 5th and the 95th percentile.
 
     An exact minimum or maximum is one person's value, and is not offered.
+
+    Args:
+        low: share of the rows below the first.
+        high: share of the rows below the second.
     """
 
     name: ClassVar[str] = "range"
     summary: ClassVar[str] = "p5 and p95 of a number, instead of its exact minimum and maximum"
+    example: ClassVar[str] = "range systolic"
 
     column: str
     low: Share = 0.05
@@ -211,14 +225,11 @@ class Range(_Quantiles):
 
 
 class Ecdf(_Tree):
-    """The cumulative distribution of a number: the share of rows below each edge of a grid.
-
-    Args:
-        levels: of the tree: 2^(levels - 1) bins over the declared bounds.
-    """
+    """The cumulative distribution of a number: the share of rows below each edge of a grid."""
 
     name: ClassVar[str] = "ecdf"
     summary: ClassVar[str] = "cumulative distribution of a number"
+    example: ClassVar[str] = "ecdf age"
 
     column: str
     levels: Levels = 7

@@ -39,6 +39,7 @@ class LinearRegression(Statistic):
 
     name = "linear_regression"
     summary = "coefficients, standard errors and R² of a linear model"
+    example = "linear_regression systolic features=[age, bmi]"
     label: str
     features: Annotated[tuple[str, ...], Field(min_length=1, max_length=500)]
     ridge: Annotated[float, Field(ge=0, le=1e6)] = 0.0

@@ -81,6 +81,7 @@ class SiteDivergence(Statistic):
 
     name: ClassVar[str] = "site_divergence"
     summary: ClassVar[str] = "how far sites differ: label balance and degree of non-IID-ness"
+    example: ClassVar[str] = "site_divergence ward"
     local: ClassVar[bool] = True
 
     column: str

@@ -66,7 +66,14 @@ def kurtosis_of(sums: Noisy, tally: Noisy) -> float | None:
 
 
 class _Spread(Moments):
-    """Variance and standard deviation: one stage over the bounds, or two, the second over a window that fits."""
+    """Variance and standard deviation: one stage over the bounds, or two, the second over a window that fits.
+
+    Args:
+        two_stage: for wide bounds: half of the budget finds a window around the mean, the other half looks closely.
+        width: half width of that window in (noisy) standard deviations.
+        kurtosis: of the population, which its interval needs; by default a noisy histogram tells it, for a tenth of the
+            budget, or it is taken as normal (3) where that is not resolved.
+    """
 
     if TYPE_CHECKING:  # fields of both subclasses
         two_stage: bool
@@ -167,17 +174,11 @@ def noise_of(noisy: Noisy) -> float:
 
 
 class Variance(_Spread):
-    """The variance (divided by n - 1) of a column.
-
-    Args:
-        two_stage: for wide bounds: half of the budget finds a window around the mean, the other half looks closely.
-        width: half width of that window in (noisy) standard deviations.
-        kurtosis: of the population, which its interval needs; by default a noisy histogram tells it, for a tenth of the
-            budget, or it is taken as normal (3) where that is not resolved.
-    """
+    """The variance (divided by n - 1) of a column."""
 
     name: ClassVar[str] = "variance"
     summary: ClassVar[str] = "variance of a numeric column"
+    example: ClassVar[str] = "variance bmi"
 
     column: str
     two_stage: bool = False
@@ -205,10 +206,11 @@ class Variance(_Spread):
 
 
 class Sd(_Spread):
-    """The standard deviation of a column: the root of :class:`Variance`, with the same options."""
+    """The standard deviation of a column: the root of its variance."""
 
     name: ClassVar[str] = "sd"
     summary: ClassVar[str] = "standard deviation of a numeric column"
+    example: ClassVar[str] = "sd bmi two_stage=true"
 
     column: str
     two_stage: bool = False

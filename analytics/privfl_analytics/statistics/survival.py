@@ -45,7 +45,15 @@ __all__ = ["Survival", "Timed", "at_risk", "falling", "steps"]
 
 
 class Timed(Statistic):
-    """Common to what asks about times: the grid of times and the class that is the event."""
+    """Common to what asks about times: the grid of times and the class that is the event.
+
+    Args:
+        time: the column of times.
+        event: the category that tells what ended them. Rows in which it or the time is missing do not count.
+        happened: its class that is the event; its other declared classes are censored.
+        bins: how many equal ones over the column's bounds, or their edges from its lower bound on; whoever is
+            beyond them is at risk throughout.
+    """
 
     time: str
     event: str
@@ -75,10 +83,6 @@ class Survival(Timed):
     """The Kaplan-Meier curve: how many go on without the event, by time.
 
     Args:
-        time: the column of times. event: the category that tells what ended them, ``happened`` its class that is the
-            event; its other declared classes are censored. Rows in which either is missing do not count.
-        bins: how many equal ones over the column's bounds, or their edges from its lower bound on; whoever is
-            beyond them is at risk throughout.
         at: times of which to tell the survival; by default every edge. A time within a bin has the survival of the
             edge before it.
 
@@ -87,6 +91,7 @@ class Survival(Timed):
 
     name: ClassVar[str] = "survival"
     summary: ClassVar[str] = "Kaplan-Meier survival by time, and the median"
+    example: ClassVar[str] = "survival months, event by treatment"
 
     at: Annotated[tuple[float, ...], Field(max_length=100)] = ()
 

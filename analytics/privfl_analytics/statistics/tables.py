@@ -45,6 +45,7 @@ class Crosstab(Statistic):
 
     name: ClassVar[str] = "crosstab"
     summary: ClassVar[str] = "cross-tabulation of two columns, with a chi-square test"
+    example: ClassVar[str] = "crosstab ward, readmitted"
 
     first: str
     second: str
