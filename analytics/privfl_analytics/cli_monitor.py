@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from privfl.cli.roles import AsJson, Authority, PassphraseFile, Rosters, now, passphrase, quoted, tell
-from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience
+from privfl.cli.running import APPROVAL_S
+from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Wait
 from privfl.dp import Trust, Unit
 from privfl.errors import Misuse
 from privfl_analytics.cli_monitor_support import (
@@ -73,6 +74,7 @@ def profile(
     patience: Patience = 60.0,
     grace: Grace = 2.0,
     gather: Gather = 30.0,
+    wait: Wait = APPROVAL_S,
     log_level: Level = LogLevel.INFO,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -90,8 +92,8 @@ def profile(
     watched = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     scored = None if score is None else read_score(score)
     study = profile_study(found, watched, score=scored, label=label, by=by, bins=bins)
-    run = Asking(coordinator, epsilon, delta, trust, unit, attempts, mandate, (gather, patience, grace), log_level,
-               passphrase_file, as_json)  # fmt: skip
+    pace = _pace(gather, patience, grace, wait)
+    run = Asking(coordinator, epsilon, delta, trust, unit, attempts, mandate, pace, log_level, passphrase_file, as_json)
     if explain:
         run.explain(study, found, sites)
         return
@@ -139,6 +141,7 @@ def monitor(
     patience: Patience = 60.0,
     grace: Grace = 2.0,
     gather: Gather = 30.0,
+    wait: Wait = APPROVAL_S,
     log_level: Level = LogLevel.INFO,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -164,8 +167,8 @@ def monitor(
     known = SignedProfile.load(profile, roster_of(coordinator, roster, authority, passphrase_file))
     limits.check_columns(known.columns)
     study = again(known, found)
-    run = Asking(coordinator, epsilon, delta, trust, unit, attempts, mandate, (gather, patience, grace), log_level,
-               passphrase_file, as_json)  # fmt: skip
+    pace = _pace(gather, patience, grace, wait)
+    run = Asking(coordinator, epsilon, delta, trust, unit, attempts, mandate, pace, log_level, passphrase_file, as_json)
     if explain:
         run.explain(study, found, sites)
         return
@@ -187,7 +190,11 @@ def monitor(
         tell(True, {**report.to_value(), "privacy": str(result.privacy)})
     else:
         console = Console(file=sys.stdout)
-        console.print(render(report))
+        console.print(render(report, console.width))
         console.print(f"privacy: {result.privacy}", markup=False, highlight=False, soft_wrap=True)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _pace(gather: float, patience: float, grace: float, wait: float | None) -> tuple[float, ...]:
+    return gather, patience, grace, APPROVAL_S if wait is None else wait

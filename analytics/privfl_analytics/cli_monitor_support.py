@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from privfl.cli.roles import now, passphrase
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
     from privfl.tasks import Schema
     from privfl_analytics.monitor import DriftReport, Profile
+    from privfl_analytics.monitor.drift import Finding
     from privfl_analytics.result import StudyResult
     from privfl_analytics.study import Study
     from privfl_analytics.view import Score, View
@@ -28,14 +33,31 @@ __all__ = ["Asking", "class_named", "federation_of", "read_schema", "read_score"
 
 _STYLES = {"ok": "green", "warn": "yellow", "drift": "bold red", "unresolved": "dim"}
 _NEVER = "–"
+_SHORT = {"jensen_shannon": "JS", "total_variation": "TV", "calibration": "calib.", "calibration_error": "cal. err."}
+_ENDLESS = Console(width=10_000)
 
 
-def render(report: DriftReport) -> Table:
-    """The findings that are judged as a table for a terminal: of groups only those that stand out."""
+def render(report: DriftReport, width: int | None = None) -> Table:
+    """The findings that are judged as a table for a terminal: of groups only those that stand out.
+
+    Args:
+        width: of the terminal; where the table would not fit, its headings and measures are abbreviated, limits share
+            a column, and notes go below. Nothing is ever cut off.
+    """
     shown = [one for one in report.findings if one.judged and (not one.group or one.status in ("warn", "drift"))]
-    grouped = any(one.group for one in shown)
-    title = f"{report.words()} (exit code {report.exit_code})"
-    table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    made = _wide(shown)
+    found = made, "excess: what is left above noise and chance; the limits hold for it."
+    if width is not None and Measurement.get(_ENDLESS, _ENDLESS.options, made).maximum > width:
+        found = _narrow(shown)
+    table, words = found
+    table.title = escape(f"{report.words()} (exit code {report.exit_code})")
+    table.caption = f"{words} At most {report.level:.0%} of comparisons without drift raise any alarm."
+    table.title_justify = table.caption_justify = "left"
+    return table
+
+
+def _wide(shown: Sequence[Finding]) -> Table:
+    table, grouped = Table(), any(one.group for one in shown)
     for heading in ("column", *(("group",) if grouped else ())):
         table.add_column(heading, overflow="fold")
     table.add_column("measure", no_wrap=True)
@@ -44,20 +66,49 @@ def render(report: DriftReport) -> Table:
     table.add_column("status", overflow="fold")
     for one in shown:
         numbers = (one.value, one.null_mean, one.excess, one.p_adjusted, one.warn, one.alert)
-        status = f"[{_STYLES[one.status]}]{one.status}[/]" + (f": {escape(one.note)}" if one.note else "")
+        status = _status(one) + (f": {escape(one.note)}" if one.note else "")
         places = (one.column, one.group) if grouped else (one.column,)
         table.add_row(*map(escape, places), one.measure.replace("_", " "), *map(_short, numbers), status)
-    table.caption = (
-        "excess: what is left above noise and chance; the limits hold for it. At most "
-        f"{report.level:.0%} of comparisons without drift raise any alarm."
-    )
     return table
 
 
+def _narrow(shown: Sequence[Finding]) -> tuple[Table, str]:
+    """The same for eighty columns, and what its abbreviations stand for."""
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("column", overflow="fold")
+    table.add_column("measure", no_wrap=True)
+    for heading in ("value", "null", "excess", "p", "limits"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    notes: dict[str, list[str]] = {}
+    for one in shown:
+        place, measure = one.column + (f" of {one.group}" if one.group else ""), _SHORT.get(one.measure, one.measure)
+        numbers = map(_short, (one.value, one.null_mean, one.excess, one.p_adjusted))
+        limits = f"{_short(one.warn)}, {_short(one.alert)}"
+        table.add_row(escape(place), measure, *numbers, limits, _status(one))
+        if one.note:
+            notes.setdefault(one.note, []).append(f"{place} {measure}")
+    used = {one.measure for one in shown}
+    spelt = [f"{short}: {name.replace('_', ' ')}" for name, short in _SHORT.items() if name in used]
+    words = [
+        *(escape(f"{', '.join(places)}: {note}.") for note, places in notes.items()),
+        *([f"{'; '.join(spelt)}."] if spelt else []),
+        "null: the value to expect without drift; excess: what is left above noise and chance; limits (warn, alert): "
+        "for the excess; p: after Holm.",
+    ]
+    return table, " ".join(words)
+
+
+def _status(one: Finding) -> str:
+    return f"[{_STYLES[one.status]}]{one.status}[/]"
+
+
 def _short(value: float | None) -> str:
-    """Three decimals or digits, as the limits have: what is smaller is no drift."""
+    """Three decimals or significant digits, as the limits have: what is smaller is no drift."""
     if value is None:
         return _NEVER
+    if abs(value) >= 100:
+        return f"{value:.0f}"
     return f"{value:.3g}" if abs(value) >= 1 else f"{round(value, 3) + 0.0:g}"
 
 
@@ -73,7 +124,7 @@ class Asking:
         unit: Unit | None,
         attempts: int,
         mandate: Path | None,
-        pace: tuple[float, float, float],
+        pace: tuple[float, ...],
         log_level: LogLevel,
         passphrase_file: Path | None,
         as_json: bool,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,12 +148,46 @@ def test_the_table_shows_groups_that_stand_out() -> None:
     assert f"(exit code {report.exit_code})" in said
 
 
+def test_operators_are_waited_for_as_long_as_is_said(commands: Commands, tmp_path: Path) -> None:
+    """`privfl profile --wait`: exit code 6, nothing charged, whom it waited for on standard error."""
+    with realm(tmp_path / "realm", 4, frames=rows(1), policy=POLICY | {"approval": ["monitoring"]}) as world:
+        world.start_sites()
+        ran = commands.run("profile", tmp_path / "a", *at_hand(world, "--wait", "1", "--json"))
+        ran.failed(
+            6, "waiting for the yes of the operators of east, north, south, west (up to 1 s", "Nothing was spent"
+        )
+        assert charged(world) == {0}
+    assert "--wait" in commands.run("monitor", "--help").out
+
+
+def test_the_table_fits_a_narrow_terminal() -> None:
+    """At 80 columns, with groups and notes: no number is broken, nothing cut off, and every abbreviation spelt out."""
+    rng = np.random.default_rng(4)
+    report = compare(profile(patients(rng, 2000), by="sex"), profile(patients(rng, 2000, older=9), by="sex"), rng=rng)
+    first, *others = report.findings
+    first = replace(first, status="unresolved", note="the noise hides it")
+    report = replace(report, findings=(first, *others))
+    console = Console(width=80, record=True)
+    console.print(render(report, 80))
+    said = console.export_text()
+    assert "…" not in said
+    assert f"{first.column} {first.measure}: the noise hides it." in said
+    assert "unresolved" in said
+    lines = [line for line in said.splitlines() if re.search(r"\d, +\d", line)]
+    shown = [one for one in report.findings if one.judged and (not one.group or one.status in ("warn", "drift"))]
+    assert len(lines) == len(shown), "one line for each"
+    assert any("age of f" in line for line in lines)
+    flat = " ".join(said.split())
+    assert "JS: jensen shannon; TV: total variation" in flat
+    assert max(map(len, said.splitlines())) <= 80
+
+
 def test_the_table_fits_a_terminal_of_a_hundred_columns() -> None:
     """No number and no measure is cut off or broken, and where nothing was grouped there is no column for groups."""
     rng = np.random.default_rng(4)
     report = compare(profile(patients(rng, 2000)), profile(patients(rng, 2000)), rng=rng)
     console = Console(width=100, record=True)
-    console.print(render(report))
+    console.print(render(report, 100))
     said = console.export_text()
     assert "group" not in said
     assert "…" not in said
