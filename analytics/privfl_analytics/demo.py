@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from privfl.cli.demo_children import Children, raised_again
+from privfl.cli.demo_folder import drawn_passphrase
 from privfl.cli.demo_outcome import read_ledgers
 from privfl.cli.demo_world import start_coordinator, start_site
 from privfl.errors import WireError
@@ -131,10 +132,8 @@ class AnalyticsDemo:
         Raises:
             PrivflError: what a process ended with, or what does not verify at the end.
         """
-        from privfl.entropy import SYSTEM  # noqa: PLC0415
-
         started = time.perf_counter()
-        passphrase = SYSTEM.draw(16).hex()
+        passphrase = drawn_passphrase(place)
         trial, job = self._founded(place, passphrase)
         approved = self._asked(trial, job, passphrase)
         found = self._checked(trial, job)

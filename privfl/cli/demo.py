@@ -19,7 +19,7 @@ from rich.console import Console
 from privfl.cli.demo_children import ending_on
 from privfl.cli.demo_folder import MARKER, check_folder, passing_folder, put_results, users_folder
 from privfl.cli.demo_outcome import DELTA, Asked, Death, Outcome, Seen
-from privfl.cli.demo_show import show, show_next
+from privfl.cli.demo_show import show, show_next, show_sites
 from privfl.errors import Misuse
 from privfl.tasks.plugins import plugin
 
@@ -118,8 +118,7 @@ def _analytics(
     if as_json:
         typer.echo(json.dumps(result))
     elif folder is not None or keep:
-        found = (folder or place) / "federation"
-        console.print(f"Look around: privfl site requests {found / 'north'}; privfl ledger show {found / 'north'}")
+        show_sites(console, folder or place)
 
 
 @contextmanager

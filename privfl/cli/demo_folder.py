@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from privfl.cli.demo_children import deferred
+from privfl.entropy import SYSTEM
 from privfl.errors import Misuse
+from privfl.homes.files import write_file
 
-__all__ = ["MARKER", "check_folder", "passing_folder", "put_results", "users_folder"]
+__all__ = [
+    "MARKER",
+    "WORD_FILE",
+    "check_folder",
+    "drawn_passphrase",
+    "passing_folder",
+    "put_results",
+    "users_folder",
+]
 
 MARKER = "privfl-demo.json"
-PARTS = ("federation", "rows")
+WORD_FILE = "passphrase"
+PARTS = ("federation", "rows", WORD_FILE)
 EARLIER = ".earlier"
 
 
@@ -89,9 +100,23 @@ def _bring_back(folder: Path, earlier: Path) -> None:
     _remove(earlier)
 
 
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(*places: Path) -> None:
+    for place in places:
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+
+
+def drawn_passphrase(place: Path) -> str:
+    """A random passphrase of all the demo's stores, kept beside them: keys and patients are made up.
+
+    Without it nobody could work with the sites that a demo leaves behind. The file is its owner's alone.
+    """
+    word = SYSTEM.draw(16).hex()
+    write_file(place / WORD_FILE, f"{word}\n".encode("ascii"))
+    return word
 
 
 @contextmanager

@@ -10,9 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from privfl.cli.demo_folder import WORD_FILE
 from privfl.cli.demo_outcome import LedgerFound, Outcome
+from privfl.cli.roles import quoted
 
-__all__ = ["show", "show_next"]
+__all__ = ["show", "show_next", "show_sites"]
 
 
 def show(console: Console, outcome: Outcome, result: dict[str, Any]) -> None:
@@ -116,5 +118,25 @@ def show_next(console: Console, outcome: Outcome, folder: Path) -> None:
             f"policy explain {folder}/federation/policy.signed",
             f"site status {folder}/federation/{who}",
         ]
+    for step in steps:
+        console.print(f"  {command} {step}", soft_wrap=True, markup=False)
+    if outcome.ledgers:
+        _show_keys(console, folder, [f"site run {folder}/federation/{who}"])
+
+
+def show_sites(console: Console, folder: Path) -> None:
+    """Print how the sites that a study was asked of can be looked at and operated further."""
+    command, site = "privfl" if shutil.which("privfl") else sys.argv[0], f"{folder}/federation/north"
+    console.print("Look around, without any secret:")
+    for step in (f"site requests {site}", f"ledger show {site}"):
+        console.print(f"  {command} {step}", soft_wrap=True, markup=False)
+    _show_keys(console, folder, [f"site run {site}", f"coordinator run {folder}/federation/coordinator"])
+
+
+def _show_keys(console: Console, folder: Path, steps: list[str]) -> None:
+    """Print where the passphrase lies, and what can be done with it."""
+    command = "privfl" if shutil.which("privfl") else sys.argv[0]
+    console.print("Go on as an operator; this demo's keys are made up, so their passphrase lies beside them:")
+    console.print(f'  export PRIVFL_PASSPHRASE="$(cat {quoted(folder / WORD_FILE)})"', soft_wrap=True, markup=False)
     for step in steps:
         console.print(f"  {command} {step}", soft_wrap=True, markup=False)

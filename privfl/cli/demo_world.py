@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privfl.cli.demo_children import Children, raised_again
+from privfl.cli.demo_folder import drawn_passphrase
 from privfl.cli.demo_outcome import DELTA, Asked, Outcome, Seen, read_ledgers
 from privfl.cli.demo_strike import Strike
 from privfl.errors import WireError
@@ -67,9 +68,7 @@ def run_world(
     Raises:
         PrivflError: what a process ended with, or what does not verify at the end.
     """
-    from privfl.entropy import SYSTEM  # noqa: PLC0415
-
-    passphrase = SYSTEM.draw(16).hex()
+    passphrase = drawn_passphrase(place)
     trial, job = _founded(place, asked, data, policy, passphrase)
     strike = _train(trial, job, asked, passphrase, bar=bar)
     return _collected(trial, job, asked, task, strike, len(data[2]))

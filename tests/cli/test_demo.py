@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -74,7 +75,8 @@ def test_what_the_memory_demo_says_of_itself(memory_run: tuple[Ran, Path]) -> No
 def test_what_lies_in_the_folder(demo_run: tuple[Ran, Path], demo_json: dict[str, Any]) -> None:
     """A model that scores what was said, the history, the report, thirty transcripts, all roles; no leftovers."""
     _, folder = demo_run
-    assert {path.name for path in folder.iterdir()} == {*RESULTS, "federation", "rows"}
+    assert {path.name for path in folder.iterdir()} == {*RESULTS, "federation", "rows", "passphrase"}
+    assert stat.S_IMODE((folder / "passphrase").stat().st_mode) == 0o600
     roles = {"authority", "coordinator", "officer", "wire", "policy.signed", "schema.yaml", "task.yaml"}
     assert {path.name for path in (folder / "federation").iterdir()} == {*roles, *NAMES}
     assert json.loads((folder / "privfl-demo.json").read_text()) == demo_json
@@ -101,6 +103,16 @@ def test_going_on_with_what_is_left(
         assert called(capfd, monkeypatch, *command).code == 0
     status = json.loads(called(capfd, monkeypatch, "site", "status", south, "--json").out)
     assert (status["life"], status["round"]) == ("done", 30)
+
+
+def test_the_sites_can_be_operated_further(
+    demo_run: tuple[Ran, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The passphrase that lies in the folder opens every party's store; another one does not."""
+    _, folder = demo_run
+    for word, code in (((folder / "passphrase").read_text().strip(), 0), ("some other words", 2)):
+        monkeypatch.setenv("PRIVFL_PASSPHRASE", word)
+        assert called(capfd, monkeypatch, "site", "request", folder / "federation" / "south").code == code
 
 
 def test_no_process_is_left(demo_run: tuple[Ran, Path]) -> None:
