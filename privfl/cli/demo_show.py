@@ -136,7 +136,9 @@ def show_sites(console: Console, folder: Path) -> None:
 def _show_keys(console: Console, folder: Path, steps: list[str]) -> None:
     """Print where the passphrase lies, and what can be done with it."""
     command = "privfl" if shutil.which("privfl") else sys.argv[0]
-    console.print("Go on as an operator; this demo's keys are made up, so their passphrase lies beside them:")
+    console.print(
+        "Go on as an operator; this demo's keys are made up, so their passphrase lies beside them:", soft_wrap=True
+    )
     console.print(f'  export PRIVFL_PASSPHRASE="$(cat {quoted(folder / WORD_FILE)})"', soft_wrap=True, markup=False)
     for step in steps:
         console.print(f"  {command} {step}", soft_wrap=True, markup=False)

@@ -54,7 +54,8 @@ def requests(folder: Folder, as_json: AsJson = False) -> None:
         return
     waiting = sum(one.state == "pending" for one in found)
     table = Table(title=f"{len(found)} request(s), {waiting} waiting for you", title_justify="left")
-    for heading in ("id", "what", "who", "purpose", "epsilon", "state"):
+    table.add_column("id", no_wrap=True)  # to be copied
+    for heading in ("what", "who", "purpose", "epsilon", "state"):
         table.add_column(heading, overflow="fold")
     for one in found:
         table.add_row(*(Text(words) for words in one.row()))
@@ -65,7 +66,7 @@ def requests(folder: Folder, as_json: AsJson = False) -> None:
 
 def show(
     folder: Folder,
-    request: Id,
+    id: Id,
     own: Annotated[
         bool, typer.Option("--own", help="After your approval: also this site's own exact answer, on this terminal.")
     ] = False,
@@ -78,7 +79,7 @@ def show(
     nothing of it is written down but that you looked.
     """
     desk = _desk(folder)
-    found = desk.book.find(request)
+    found = desk.book.find(id)
     one = desk.shown(found)
     desk.book.looked_at(found)
     if own:
@@ -97,19 +98,19 @@ def _next(folder: Path, one: Shown) -> list[str]:
     return [f"Next: privfl site show {where} {name} --own"] if one.state == "approved" else []
 
 
-def approve(folder: Folder, request: Id, passphrase_file: PassphraseFile = None, as_json: AsJson = False) -> None:
+def approve(folder: Folder, id: Id, passphrase_file: PassphraseFile = None, as_json: AsJson = False) -> None:
     """Approve the request ID: this very question, for one run, within what the policy and the ledger allow.
 
     It can be changed later by privfl site refuse, for whatever has not left by then.
     """
     from privfl.homes.requests import Answer  # noqa: PLC0415 - loaded when a command runs
 
-    _decided(folder, request, Answer.APPROVE, "", passphrase_file, as_json)
+    _decided(folder, id, Answer.APPROVE, "", passphrase_file, as_json)
 
 
 def refuse(
     folder: Folder,
-    request: Id,
+    id: Id,
     why: Annotated[str, typer.Option(help="For this site's ledger; nobody else is sent it.")],
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -123,7 +124,7 @@ def refuse(
 
     if not why.strip():
         raise Misuse("--why is empty; write in a few words why this site does not take part")
-    _decided(folder, request, Answer.REFUSE, why, passphrase_file, as_json)
+    _decided(folder, id, Answer.REFUSE, why, passphrase_file, as_json)
 
 
 def _desk(folder: Path) -> Desk:
