@@ -13,10 +13,10 @@ from rich.console import Console
 from privfl.cli.roles import AsJson, PassphraseFile, quoted, tell
 from privfl.cli.running import APPROVAL_S, carry_out
 from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Wait
-from privfl.dp import Trust, Unit
+from privfl.dp import Trust
 from privfl.errors import Misuse, RoundAborted
 from privfl_analytics import cli_monitor, cli_schema
-from privfl_analytics.cli_explain import show_explanation
+from privfl_analytics.cli_explain import UnitOf, show_explanation
 
 if TYPE_CHECKING:
     from privfl.tasks import Schema
@@ -31,10 +31,6 @@ SchemaFile = Annotated[Path | None, typer.Option("--schema", help="The public sc
 Epsilon = Annotated[float | None, typer.Option(help="Price of one opening of every round; default: the file's own.")]
 Delta = Annotated[float | None, typer.Option(help="Its δ, at most 1/(10 x subjects).")]
 TrustIn = Annotated[Trust | None, typer.Option(help="Whose noise must suffice; default: distributed.")]
-UnitOf = Annotated[
-    Unit | None,
-    typer.Option(help="record or subject; default: the policy's, with --explain subject if the schema names one."),
-]
 Attempts = Annotated[int | None, typer.Option(help="Tries per round, each charged.", min=1, max=100)]
 MandateFile = Annotated[Path | None, typer.Option("--mandate", help="An analyst's signed request for this study.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Put it into the queue and return.")]
@@ -157,20 +153,18 @@ def _asked(what: str, schema: Path | None) -> tuple[Study, RunSettings, Schema]:
     from privfl_analytics.query import Query  # noqa: PLC0415
     from privfl_analytics.study import Study  # noqa: PLC0415
 
-    path = Path(what)
+    if schema is not None and not schema.is_file():
+        raise Misuse(f"--schema: there is no file {schema}")
+    path, found = Path(what), None if schema is None else schema_beside(Path("here"), str(schema))
     if path.suffix in (".yaml", ".yml", ".json") or (len(what) < 256 and path.is_file()):
-        study, settings = read_study_file(path)
-        named, beside = (settings.schema_file, path) if schema is None else (str(schema), Path("."))
+        study, settings, found = read_study_file(path, found)
     else:
         study, settings = Study("query", (Query.parse(what),)), RunSettings()
-        named, beside = None if schema is None else str(schema), Path(".")
-    if named is None:
+    if found is None:
         raise Misuse(
             "the public schema is needed: pass --schema schema.yaml, or write schema: schema.yaml into the study's file"
         )
-    if schema is not None and not schema.is_file():
-        raise Misuse(f"--schema: there is no file {schema}")
-    return study, settings, schema_beside(beside if beside.suffix else Path("here"), named)
+    return study, settings, found
 
 
 def _run(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+import click
+import typer
 from rich.console import Console
 
 from privfl.cli.roles import tell
@@ -16,9 +18,17 @@ if TYPE_CHECKING:
     from privfl_analytics.jobs import RunSettings
     from privfl_analytics.study import Study
 
-__all__ = ["show_explanation"]
+__all__ = ["UnitOf", "show_explanation"]
 
 DELTA = 1e-6
+#: Whom a study protects; a site as a whole it cannot.
+UnitOf: TypeAlias = Annotated[
+    Unit | None,
+    typer.Option(
+        click_type=click.Choice([str(Unit.RECORD), str(Unit.SUBJECT)]),
+        help="Default: the policy's, with --explain subject if the schema names one.",
+    ),
+]
 
 
 def show_explanation(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from privfl.dp import Release, Trust, additive_mu2, epsilon_of_mu
+from privfl.dp import Cost, Release, Trust, additive_mu2, epsilon_of_cost, epsilon_of_mu
 from privfl.dp.accounting import root_up
 from privfl.errors import BudgetExceeded, Misuse
 from privfl.runtime.plain import escaped
@@ -74,6 +74,7 @@ class Explanation:
         fallback_epsilon: what the price would be worth if all other sites colluded.
         errors: query → ε → the error to expect, in words.
         scores: what sites compute for each row, as formulas: a query that names a score reads these columns.
+        worst_epsilon: the price if every attempt were needed; None without noise, or where delta would not suffice.
     """
 
     study: str
@@ -92,6 +93,7 @@ class Explanation:
     fallback_epsilon: float | None
     errors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
+    worst_epsilon: float | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """The error to expect: one line per query, one column per budget."""
@@ -119,8 +121,17 @@ class Explanation:
         return (
             f"One opening of {'every stage' if self.stages > 1 else 'the sum'} costs epsilon {self.epsilon:.3f} at "
             f"delta {self.delta:g} (mu {self.mu:.4f}) per {self.unit}. A round that has to be repeated is charged "
-            f"again: up to {self.attempts} attempts of {self.stages} round(s), {self.uploads} uploads at most."
+            f"again: up to {self.attempts} attempts of {self.stages} round(s), {self.uploads} uploads at "
+            f"most{self._worst}."
         )
+
+    @property
+    def _worst(self) -> str:
+        if self.attempts == 1:
+            return ""
+        if self.worst_epsilon is None:
+            return f", and all of these {self.uploads} would need a larger delta"
+        return f": epsilon {self.worst_epsilon:.3f} if every one of these {self.uploads} uploads were needed"
 
     def __str__(self) -> str:
         lines = [f"Study {self.study!r}" + (f": {_one_line(self.description)}" if self.description else "")]
@@ -225,7 +236,19 @@ def explain_question(question: StudyQuestion) -> Explanation:
         fallback_epsilon=privacy.fallback_epsilon,
         errors=errors,
         scores=tuple(map(_formula, study.scores)),
+        worst_epsilon=_worst(question),
     )
+
+
+def _worst(question: StudyQuestion) -> float | None:
+    """ε of all attempts of all stages at the study's δ; None where that δ does not pay for them."""
+    if question.delta is None:
+        return None
+    once = sum((question.cost_at(stage) for stage in range(question.stages)), Cost(0))
+    try:
+        return epsilon_of_cost(question.attempts * once, question.delta)
+    except Misuse:
+        return None
 
 
 def explain(

@@ -52,16 +52,24 @@ class RunSettings(Declared):
         return RunSettings(**{**self.model_dump(by_alias=True), **said})
 
 
-def read_study_file(path: Path) -> tuple[Study, RunSettings]:
-    """A study and how it is to be run, from one file; raises Misuse with the line of every complaint."""
+def read_study_file(path: Path, schema: Schema | None = None) -> tuple[Study, RunSettings, Schema | None]:
+    """A study, how it is to be run and the schema it is about, from one file.
+
+    Args:
+        schema: instead of the one that the file names.
+
+    Raises:
+        Misuse: with the line of every complaint, those about the schema's columns too.
+    """
     if not path.exists():
         raise Misuse(f"there is no study file {path}; check the path, or write the query itself in quotes")
     names = tuple(field.alias or name for name, field in RunSettings.model_fields.items())
-    study, said = read_fields(path, extra=names)
-    try:
-        return study, RunSettings(**said)
-    except Misuse as error:
-        raise Misuse(f"{path}: {error}") from None
+    study, said = read_fields(path, schema, names, RunSettings)
+    settings = RunSettings(**said)
+    if schema is None and settings.schema_file is not None:
+        schema = schema_beside(path, settings.schema_file)
+        read_fields(path, schema, names)
+    return study, settings, schema
 
 
 def asked_of(study: Study, schema: Schema, settings: RunSettings) -> Asked:
@@ -80,10 +88,10 @@ class _Studies:
 
     def read(self, path: Path) -> Asked:
         """Read a study file and the schema beside it."""
-        study, settings = read_study_file(path)
-        if settings.schema_file is None:
+        study, settings, schema = read_study_file(path)
+        if schema is None:
             raise Misuse(f"{path}: a study needs its schema: write schema: FILE")
-        return asked_of(study, schema_beside(path, settings.schema_file), settings)
+        return asked_of(study, schema, settings)
 
     def compile(self, asked: Asked, roster: Roster, policy: Policy) -> Compiled:
         """Fix every public number; raises as :meth:`Study.compile`, and BudgetExceeded beyond the policy's share."""

@@ -93,7 +93,8 @@ def meanings(kind: type[Statistic]) -> Mapping[str, str]:
 
 def parameters(kind: type[Statistic]) -> list[inspect.Parameter]:
     """The fields as a call takes them: those that must be given first."""
-    found, place = [], inspect.Parameter.POSITIONAL_OR_KEYWORD
+    found: list[inspect.Parameter] = []
+    place: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for name, info in kind.model_fields.items():
         default = inspect.Parameter.empty if info.is_required() else info.get_default(call_default_factory=True)
         found.append(inspect.Parameter(name, place, default=default))

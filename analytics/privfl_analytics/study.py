@@ -40,7 +40,7 @@ class Study:
 
     Args:
         name: in reports and the ledger.
-        queries: in the order of the answers; a mapping names them.
+        queries: in the order of the answers, each a query or a line of text; a mapping names them.
         scores: numbers that sites compute for each row, which queries may then name as columns.
         confidence: of intervals. interval: ``population`` (what the rows were drawn from) or ``rows`` (these rows).
         purpose: ``analytics`` or ``monitoring``, the share of the budget that pays.
@@ -60,13 +60,26 @@ class Study:
     purpose: Purpose = Purpose.ANALYTICS
     description: str = ""
 
+    if TYPE_CHECKING:  # what the generated one accepts beside the fields' own types
+
+        def __init__(
+            self,
+            name: str,
+            queries: Query | str | Sequence[Query | str] | Mapping[str, Query | str],
+            scores: Sequence[Score] = (),
+            confidence: float = 0.95,
+            interval: Literal["rows", "population"] = "population",
+            purpose: Purpose | str = Purpose.ANALYTICS,
+            description: str = "",
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         queries: Any = self.queries
         if isinstance(queries, Query | str):
             queries = (queries,)
         elif isinstance(queries, Mapping):
-            queries = tuple(query.named(name) for name, query in queries.items())
-        queries = tuple(Query.parse(one) if isinstance(one, str) else one for one in queries)
+            queries = tuple(_query(query).named(name) for name, query in queries.items())
+        queries = tuple(map(_query, queries))
         object.__setattr__(self, "queries", queries)
         object.__setattr__(self, "scores", tuple(self.scores))
         checked_name(self.name)
@@ -202,14 +215,14 @@ class Study:
         return StudyQuestion(self, schema, setting, attempts, float(epsilon), delta, releases, delta0)
 
     def explain(
-        self, schema: Schema | None = None, *, sites: int, epsilons: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
+        self, schema: Schema | None = None, *, sites: int, epsilons: float | Sequence[float] = (0.5, 1.0, 2.0, 4.0),
         delta: float = 1e-6, **setting: Any,
     ) -> Explanation:  # fmt: skip
         """What the study asks, what leaves a site, and the error to expect at each of several budgets.
 
         Args:
             schema: by default that of the queries' cohort.
-            epsilons: budgets to compare; those too small for the study are shown as such.
+            epsilons: a budget, or several to compare; those too small for the study are shown as such.
             setting: further arguments of :meth:`compile`.
         """
         from privfl_analytics.explain import explain  # noqa: PLC0415 - brings tables
@@ -217,7 +230,8 @@ class Study:
         found = schema if schema is not None else next((one.schema for one in self.queries if one.schema), None)
         if found is None:
             raise Misuse("explaining a study needs the schema; pass it, or start queries with Query(schema)")
-        return explain(self, found, sites=sites, epsilons=tuple(epsilons), delta=delta, **setting)
+        several = (epsilons,) if isinstance(epsilons, int | float) else tuple(epsilons)
+        return explain(self, found, sites=sites, epsilons=several, delta=delta, **setting)
 
     # -- as plain values -----------------------------------------------------------------------------
 
@@ -275,12 +289,19 @@ class Study:
 
         return write_study(self)
 
-    def with_queries(self, *queries: Query) -> Study:
+    def with_queries(self, *queries: Query | str) -> Study:
         """The study with further queries."""
-        return replace(self, queries=(*self.queries, *queries))
+        return replace(self, queries=(*self.queries, *map(_query, queries)))
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}: {len(self.queries)} queries: {', '.join(self.names[:6])})"
+
+
+def _query(one: Query | str) -> Query:
+    found = Query.parse(one) if isinstance(one, str) else one
+    if not isinstance(found, Query):
+        raise Misuse(f"{str(one)[:60]!r} is no query; write a line such as 'mean age', or Query().mean('age')")
+    return found
 
 
 def _setting(

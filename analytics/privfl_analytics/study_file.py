@@ -23,7 +23,7 @@ Left out of YAML on purpose: anchors, aliases, tags, merge keys and keys that oc
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +60,26 @@ def read_study(source: str | Path, schema: Schema | None = None) -> Study:
 
 
 def read_fields(
-    source: str | Path, schema: Schema | None = None, extra: Sequence[str] = ()
+    source: str | Path,
+    schema: Schema | None = None,
+    extra: Sequence[str] = (),
+    settings: Callable[..., Any] | None = None,
 ) -> tuple[Study, dict[str, Any]]:
-    """As :func:`read_study`, with the further fields at the top that ``extra`` allows (such as ``epsilon``)."""
-    return _Reader(read_lined(source), schema, tuple(extra)).study()
+    """As :func:`read_study`, with the further fields at the top that ``extra`` allows (such as ``epsilon``).
+
+    Args:
+        settings: takes each further field by itself and raises Misuse for a wrong value, which then gets its line.
+    """
+    return _Reader(read_lined(source), schema, tuple(extra), settings).study()
 
 
 class _Reader:
     """Turns plain values into a study; collects complaints."""
 
-    def __init__(self, lined: Lined, schema: Schema | None, extra: tuple[str, ...]) -> None:
-        self.lined, self.schema, self.extra = lined, schema, extra
+    def __init__(
+        self, lined: Lined, schema: Schema | None, extra: tuple[str, ...], settings: Callable[..., Any] | None
+    ) -> None:
+        self.lined, self.schema, self.extra, self.settings = lined, schema, extra, settings
         self.found: list[Complaint] = []
 
     def complain(self, place: Place, text: str) -> None:
@@ -95,6 +104,9 @@ class _Reader:
             if key not in known:
                 near = nearest(key, known)
                 self.complain((key,), f"there is no such field; {_hint(near, known)}")
+        for key in self.extra if self.settings is not None else ():
+            if key in fields:
+                self.attempt((key,), self.settings, **{key: fields[key]})
         name = fields.get("study")
         if not isinstance(name, str):
             self.complain(("study",), "a study needs a name; write 'study: my-study'")

@@ -75,9 +75,10 @@ class Limits:
             return ZERO_COST
         cost = charge.costs.get(self.unit)
         if cost is None:
+            hint = " (of a study: ask with --unit subject)" if self.unit is Unit.SUBJECT and charge.costs else ""
             raise Refused(
                 f"{charge.what or 'this request'} has no finite cost per {self.unit}, which the policy protects; "
-                "ask for a release with noise, bounded for that unit"
+                f"ask for a release with noise, bounded for that unit{hint}"
             )
         k = self.sites_per_subject
         if cost.delta * k >= 1:

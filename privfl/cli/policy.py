@@ -15,6 +15,7 @@ from rich.text import Text
 
 from privfl.cli import policy_new as new
 from privfl.cli import policy_plan
+from privfl.cli.policy_statistics import unknown_statistics
 from privfl.clock import SystemClock
 from privfl.errors import Misuse, Refused
 
@@ -91,7 +92,7 @@ def _notes(policy: Policy, now: int) -> list[str]:
         notes.append(str(error))
     if policy.noiseless:
         notes.append("it lets exact sums leave; no one is protected by noise")
-    return notes
+    return [*notes, *unknown_statistics(policy)]
 
 
 @app.command(epilog="Example: privfl policy explain policy.yaml")
@@ -105,7 +106,10 @@ def explain(file: File, as_json: Json = False) -> None:
     found = sections(policy)
     if as_json:
         listing = [{"title": section.title, "sentences": section.sentences} for section in found]
-        about = {"signed": signed is not None, "figures": figures(policy), "sections": listing}
+        about = {
+            "signed": signed is not None, "figures": figures(policy), "sections": listing,
+            "notes": unknown_statistics(policy),
+        }  # fmt: skip
         typer.echo(json.dumps({"file": str(file), **_about(policy), **about}))
         return
     console = Console(highlight=False)
@@ -114,6 +118,8 @@ def explain(file: File, as_json: Json = False) -> None:
         for sentence in section.sentences:
             console.print(Padding(Text(sentence), (0, 0, 0, 2)))
         console.print()
+    for note in unknown_statistics(policy):
+        console.print(Text(f"Mind: {note}"))
     console.print(Text(f"Hash: {policy.hash.hex()}"), soft_wrap=True)
     if signed is not None:
         console.print("The file is signed; this command does not verify by whom: privfl policy check --roster.")

@@ -22,6 +22,7 @@ from privfl.cli.policy_draft import (
     pairs,
     scalar,
 )
+from privfl.cli.policy_statistics import unknown_statistics
 from privfl.cli.roles import quoted
 from privfl.clock import SystemClock
 from privfl.errors import Misuse
@@ -128,9 +129,13 @@ def new(
     from privfl.homes.files import write_file  # noqa: PLC0415
 
     write_file(file, draft(answers).encode(), mode=0o644)
+    notes = unknown_statistics(policy)
     if as_json:
-        typer.echo(json.dumps({"policy": str(file), "version": policy.version, "hash": policy.hash.hex()}))
+        about = {"policy": str(file), "version": policy.version, "hash": policy.hash.hex(), "notes": notes}
+        typer.echo(json.dumps(about))
     else:
+        for note in notes:
+            typer.echo(f"Mind: {note}")
         typer.echo(f"Wrote {file}. Read it, change it, and see what it means: privfl policy explain {quoted(file)}")
 
 

@@ -2,7 +2,8 @@
 
 Groups: ``privfl.questions`` (tag of a descriptor → function from its bytes to a question), ``privfl.jobs``
 (kind of job file → how a coordinator reads and runs it), ``privfl.tables`` (how a bound table is checked where
-it lies) and ``privfl.commands`` (functions that add commands). What is installed at a site was installed by its
+it lies), ``privfl.statistics`` (functions that say which statistics there are) and ``privfl.commands`` (functions
+that add commands). What is installed at a site was installed by its
 operator; a peer can only name what is there.
 """
 

@@ -268,9 +268,11 @@ class Schema(Declared):
         return tuple(name for name, column in self.columns.items() if isinstance(column, Category))
 
     def __repr__(self) -> str:
+        texts = len(self.columns) - len(self.numeric) - len(self.categories)
+        text = f" + {texts} text" if texts else ""
         return (
             f"Schema({self.name!r} v{self.version}, {self.records} records declared, "
-            f"{len(self.numeric)} numeric + {len(self.categories)} category columns)"
+            f"{len(self.numeric)} numeric + {len(self.categories)} category{text} columns)"
         )
 
     __str__ = __repr__

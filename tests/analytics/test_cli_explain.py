@@ -46,6 +46,14 @@ def test_whose_price(options: tuple[str, ...], subject: bool, unit: str, sensiti
     assert found["blocks"][0]["sensitivity"] == pytest.approx(sensitivity, rel=1e-3)
 
 
+def test_a_study_protects_rows_or_persons(tmp_path: Path) -> None:
+    """A site as a whole is no choice of the option."""
+    done = CliRunner().invoke(root, ["query", "mean age", "--unit", "site"])
+    assert done.exit_code == 2
+    assert "record" in done.output
+    assert "subject" in done.output
+
+
 def test_budgets(tmp_path: Path) -> None:
     """Several to choose from, or the one that was named."""
     assert list(explained(tmp_path)["errors"]["mean age"]) == [f"{one:g}" for one in cli.BUDGETS]

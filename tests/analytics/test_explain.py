@@ -64,7 +64,7 @@ def test_words_say_what_is_asked_what_leaves_and_who_sees_it() -> None:
     for piece in (
         "Study 'the cohort': Is it fit?",
         "the mean of bmi, for every group of sex, among rows where age >= 50",
-        "up to 3 attempts of 1 round(s), 3 uploads at most",
+        "up to 3 attempts of 1 round(s), 3 uploads at most: epsilon ",
         "the coordinator sees only sums over at least 3 of 3 sites, which hold 2 honest shares of noise",
         "If all other sites and the coordinator colluded",
         "epsilon 4: ",
@@ -74,6 +74,23 @@ def test_words_say_what_is_asked_what_leaves_and_who_sees_it() -> None:
     assert "Trust local: sums over sites, and the site's own noise alone suffices" in local
     persons = str(STUDY.explain(sites=3, epsilons=(8.0,), min_survivors=3, unit="subject"))
     assert "Of each person at most 2 row(s) are used" in persons
+
+
+def test_the_worst_case_is_what_all_attempts_cost() -> None:
+    """As the report of a run says that was charged for every one of them; a single attempt has none."""
+    question = STUDY.compile(SCHEMA, epsilon=6.0, attempts=3, **PLAIN)
+    told = question.explain()
+    assert told.worst_epsilon == question.privacy([3]).epsilon
+    assert f"epsilon {told.worst_epsilon:.3f} if every one of these 3 uploads were needed" in str(told)
+    once = STUDY.compile(SCHEMA, epsilon=6.0, attempts=1, **PLAIN).explain()
+    assert once.worst_epsilon == once.epsilon
+    assert "if every one" not in str(once)
+
+
+def test_one_budget_may_be_a_number() -> None:
+    """Of one value."""
+    one, several = (STUDY.explain(sites=3, epsilons=given, min_survivors=3) for given in (4.0, (4.0,)))
+    assert one == several
 
 
 def test_values_and_pages() -> None:

@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from matplotlib.colors import to_rgb
 from privfl_analytics.answer import Answer, Picture, Row
 from privfl_analytics.constructions import Classes
-from privfl_analytics.drawing.base import PALETTE
+from privfl_analytics.drawing.base import PALETTE, with_unit
 from privfl_analytics.monitor import MonitorHistory, compare
 from privfl_analytics.plots import plot_answer, plot_history
 from privfl_analytics.statistic import REGISTRY, Context, statistic_of
@@ -117,6 +117,19 @@ def test_what_is_not_known_is_hatched() -> None:
     assert any("hatched" in text for text in texts)
     whole, _ = drawn(made("histogram", [Row("count", 5.0, {"age": "[0, 10)"})]))
     assert not [patch for patch in whole.patches if patch.get_hatch()]
+
+
+def test_titles_fit_and_units_are_said_once() -> None:
+    """A long title over a narrow picture is wrapped, none of it is cut off; months are in months."""
+    title = "the ROC curve of risk for readmitted being True, for every group of sex, among rows where age >= 50"
+    answer = replace(every_picture()["roc"], title=title)
+    axes = plot_answer(answer)
+    figure = axes.get_figure(root=True)
+    figure.canvas.draw()
+    text = axes.title if axes.title.get_text() else axes._left_title  # type: ignore[attr-defined]
+    assert " ".join(text.get_text().split()).lower().startswith(title.lower())
+    assert text.get_window_extent().x1 <= figure.bbox.x1
+    assert (with_unit("age", "years"), with_unit("months", "months")) == ("age [years]", "months")
 
 
 def test_areas_and_units_are_in_words() -> None:

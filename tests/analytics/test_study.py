@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from privfl_analytics import Query, Score, Study, bins
+from privfl_analytics.jobs import read_study_file
 from privfl_analytics.noise import total_cost
 from privfl_analytics.study_file import read_fields, read_study
 from privfl_analytics.yaml_lines import InvalidStudy
@@ -147,6 +149,34 @@ def test_further_fields_are_for_those_who_ask_for_them() -> None:
     assert (study, more) == (STUDY, {"run": {"epsilon": 1.5}})
     with pytest.raises(InvalidStudy, match="there is no such field"):
         read_study(GOOD + "run: {epsilon: 1.5}\n")
+
+
+def test_a_study_file_s_settings_and_columns_have_their_lines(tmp_path: Path) -> None:
+    """A wrong setting of the run, and a column that the schema beside it does not have."""
+    path = tmp_path / "study.yaml"
+    path.write_text("study: x\nepsilon: -1\nattempts: many\nqueries:\n  - meen age\n", encoding="utf-8")
+    with pytest.raises(InvalidStudy) as caught:
+        read_study_file(path)
+    assert [one.line for one in caught.value.complaints] == [2, 3, 5]
+    assert "epsilon is a number above 0" in str(caught.value)
+    fields = SCHEMA.model_dump(mode="json", exclude_none=True)
+    (tmp_path / "schema.yaml").write_text(json.dumps(fields), encoding="utf-8")
+    path.write_text("study: x\nschema: schema.yaml\nqueries:\n  - count\n  - mean aeg\n", encoding="utf-8")
+    with pytest.raises(InvalidStudy, match=r"study\.yaml:5: .*did you mean 'age'"):
+        read_study_file(path)
+    path.write_text("study: x\nschema: schema.yaml\nqueries: [mean age]\n", encoding="utf-8")
+    assert read_study_file(path)[2] == SCHEMA
+    with pytest.raises(InvalidStudy, match=r"study\.yaml:3"):
+        read_study_file(path, Schema.model_validate({**fields, "columns": {"sex": fields["columns"]["sex"]}}))
+
+
+def test_queries_may_be_lines_in_any_form() -> None:
+    """A line, a list of both, a mapping of both; anything else is refused in words."""
+    named = Study("s", {"a": "mean age", "b": Query().count()})
+    assert named.names == ("a", "b")
+    assert Study("s", "count").with_queries("mean age").names == ("count rows", "mean age")
+    with pytest.raises(Misuse, match="is no query"):
+        Study("s", [3])  # type: ignore[list-item]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

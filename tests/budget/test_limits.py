@@ -100,7 +100,7 @@ def test_a_subject_at_several_sites_costs_more(trust: Trust | None, factor: int)
 def test_no_finite_cost_is_refused_and_remembered() -> None:
     """Neither such a request, nor anything after such a past, under whatever policy of that unit."""
     bounds = limits(unit=Unit.SUBJECT)
-    with pytest.raises(Refused, match="no finite cost per subject"):
+    with pytest.raises(Refused, match=r"no finite cost per subject.*ask with --unit subject"):
         bounds.admit(Tally(), charge(0, units=(Unit.RECORD,)), 1)
     tally = spend(limits(), charge(0, units=(Unit.RECORD,)))
     with pytest.raises(BudgetExceeded, match=r"1 earlier charge\(s\) .* no finite cost per subject"):

@@ -138,7 +138,7 @@ def test_new_by_options(run: Calls, tmp_path: Path) -> None:
     ]
     found = run.json("new", path, *GIVEN, *options)
     one = Policy.from_yaml(path)
-    assert found == {"policy": str(path), "version": 7, "hash": one.hash.hex()}
+    assert found == {"policy": str(path), "version": 7, "hash": one.hash.hex(), "notes": []}
     assert (one.dataset, one.population, one.subjects, one.unit, one.trust) == ("no", "pop", 5000, "site", "local")
     assert (one.epsilon, one.delta, one.max_epsilon_per_upload, one.max_sites_per_subject) == (3, 1e-7, 2, 2)
     assert one.shares == {"training": 0.5, "analytics": 0.25}
@@ -201,6 +201,20 @@ def test_statistics_alone_permit_no_training(run: Calls, tmp_path: Path) -> None
     policy = Policy.from_yaml(path)
     assert not policy.tasks
     assert list(policy.statistics) == ["count"]
+
+
+def test_misspelt_statistics_are_warned_of(run: Calls, tmp_path: Path) -> None:
+    """By new, check and explain; a policy may all the same name what another version knows."""
+    statistics = ("--statistic", "mean", "--statistic", "histogramm", "--statistic", "zzz")
+    file = tmp_path / "policy.yaml"
+    made = run("new", file, *GIVEN, *statistics, "--yes")
+    assert made.code == 0, made.err
+    for said in (made, run("check", file), run("explain", file)):
+        words = " ".join(said.out.split())
+        assert "statistics names 'histogramm', which nothing installed here knows; did you mean histogram?" in words
+        assert "statistics names 'zzz', which nothing installed here knows; see: privfl study statistics" in words
+        assert "'mean', which" not in words
+    assert len(run.json("check", file)["notes"]) == 2  # type: ignore[arg-type]
 
 
 def test_new_without_noise(run: Calls, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "shares_as_percent",
     "spread",
     "titled",
+    "with_unit",
     "without_spines",
 ]
 
@@ -107,9 +108,20 @@ def fresh(axes: Axes, width: float, height: float) -> None:
 
 
 def titled(axes: Axes, answer: Answer, extra: str = "") -> None:
-    """The answer's title, wrapped."""
+    """The answer's title, wrapped to the width of the axes."""
     text = answer.title[:1].upper() + answer.title[1:]
-    axes.set_title("\n".join([*textwrap.wrap(text, 72)[:3], *([extra] if extra else [])]), fontsize=10, loc="left")
+    wide = axes.get_window_extent().width * 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    lines = textwrap.wrap(text, min(72, max(24, int(wide / 5.5))), max_lines=4, placeholder=" …")
+    axes.set_title("\n".join([*lines, *([extra] if extra else [])]), fontsize=10, loc="left")
+
+
+def with_unit(name: str, unit: str | None) -> str:
+    """``age [years]``; the name alone where it says the unit already.
+
+    >>> with_unit("age", "years"), with_unit("months", "months")
+    ('age [years]', 'months')
+    """
+    return f"{name} [{unit}]" if unit and unit.lower() != name.lower() else name
 
 
 def notes_below(axes: Axes, answer: Answer, extra: Sequence[str] = (), most: int = 3) -> None:

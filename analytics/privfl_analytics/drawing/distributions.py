@@ -27,6 +27,7 @@ from privfl_analytics.drawing.base import (
     shares_as_percent,
     spread,
     titled,
+    with_unit,
     without_spines,
 )
 
@@ -54,8 +55,8 @@ def draw_histogram(answer: Answer, axes: Axes | None) -> Axes:
     _ticks(axes, apart, cells)
     unit = next((row.unit for _, row in _all(series) if row.unit), "")
     edges_unit = _unit(answer)
-    axes.set_xlabel(key + (f" [{edges_unit}]" if edges_unit else ""))
-    axes.set_ylabel(what + (f" [{unit}]" if unit else ""))
+    axes.set_xlabel(with_unit(key, edges_unit))
+    axes.set_ylabel(with_unit(what, unit))
     axes.axhline(0, color="#444444", linewidth=0.8)
     axes.margins(x=0.02)
     if len(series) > 1:
@@ -207,7 +208,7 @@ def draw_ecdf(answer: Answer, axes: Axes | None) -> Axes:
     axes.set_ylim(-0.02, 1.02)
     shares_as_percent(axes)
     unit = unit or _unit(answer)
-    axes.set_xlabel(name + (f" [{unit}]" if unit else ""))
+    axes.set_xlabel(with_unit(name, unit))
     axes.set_ylabel("cumulative share")
     return _finished(axes, answer, unknown)
 
@@ -228,7 +229,7 @@ def draw_survival(answer: Answer, axes: Axes | None) -> Axes:
     axes.set_xlim(left=0)
     shares_as_percent(axes)
     axes.axhline(0.5, color=GREY, linewidth=0.7, linestyle=":")
-    axes.set_xlabel(name + (f" [{unit}]" if unit else ""))
+    axes.set_xlabel(with_unit(name, unit))
     axes.set_ylabel("surviving share")
     return _finished(axes, answer, unknown)
 

@@ -16,6 +16,7 @@ from privfl_analytics.drawing.base import (
     notes_below,
     spread,
     titled,
+    with_unit,
     without_spines,
 )
 
@@ -73,7 +74,7 @@ def _bare(row: Row) -> bool:
 
 
 def _scale(axes: Axes, rows: list[Row], what: str, unit: str, inset: bool = False) -> None:
-    name = what + (f" [{unit}]" if unit else "")
+    name = with_unit(what, unit)
     labels = [_label(row.at, name) for row in rows]
     for at, row in enumerate(rows):
         if row.value is None:

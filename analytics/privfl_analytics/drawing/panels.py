@@ -20,6 +20,7 @@ from privfl_analytics.drawing.base import (
     notes_below,
     parts_of,
     titled,
+    with_unit,
     without_spines,
 )
 from privfl_analytics.drawing.numbers import draw_table
@@ -79,7 +80,7 @@ def _named_values(answer: Answer) -> str:
     first = next((row for row in answer.rows if len(row.at) == 2), None)
     if first is None or answer.statistic in ("correlation", "covariance"):
         return answer.statistic
-    return first.what + (f" [{first.unit}]" if first.unit else "")
+    return with_unit(first.what, first.unit)
 
 
 def _matrix(

@@ -85,7 +85,7 @@ def profile_study(
         "profile",
         queries,
         scores=scores,
-        purpose=purpose,  # type: ignore[arg-type]  # a study takes the word, too
+        purpose=purpose,  # a study takes the word, too
         description=f"Noisy counts over fixed cells, to see later whether data has drifted: {watched}.",
     )
 
@@ -109,6 +109,6 @@ def again(profile: Profile, schema: Schema) -> Study:
         "monitor",
         tuple(queries),
         scores=view.scores,
-        purpose="monitoring",  # type: ignore[arg-type]
+        purpose="monitoring",
         description=f"Noisy counts to compare with the reference profile of {profile.date}.",
     )
