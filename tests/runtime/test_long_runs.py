@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -136,6 +138,25 @@ def test_sites_whose_own_account_is_full_refuse(monkeypatch: pytest.MonkeyPatch)
         MemoryAccount, "reserve", lambda *args: (_ for _ in ()).throw(BudgetExceeded("nothing is left"))
     )
     with pytest.raises(Refused, match="every site refused round 1: nothing is left"):
+        fed.train(SPEC, **QUICK)
+
+
+def test_reasons_that_differ_are_told_with_who_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first reason alone; reasons that differ in figures only, as ledgers do, are one."""
+    fed = federation(4)
+
+    def refusing(words: Callable[[int], str]) -> Callable[[MemoryAccount, Charge, int], bytes]:
+        def reserve(account: MemoryAccount, charge: Charge, now: int) -> bytes:
+            raise BudgetExceeded(words([site.account is account for site in fed._sites.values()].index(True)))
+
+        return reserve
+
+    monkeypatch.setattr(MemoryAccount, "reserve", refusing(lambda at: "full" if at else "no share for it"))
+    with pytest.raises(Refused, match=r"round 1: .*\w+, \w+, \w+: full") as caught:
+        fed.train(SPEC, **QUICK)
+    assert "no share for it" in str(caught.value)
+    monkeypatch.setattr(MemoryAccount, "reserve", refusing(lambda at: f"left: mu^2 0.1{at} at 10:0{at} UTC"))
+    with pytest.raises(Refused, match=r"round 1: left: mu\^2 0\.1\d at 10:0\d UTC$"):
         fed.train(SPEC, **QUICK)
 
 
