@@ -113,9 +113,9 @@ def _complaint(model: type[BaseModel], items: Sequence[Any], text: str) -> str:
         if size is not None and len(item["loc"]) == 1:
             least = item["ctx"].get("min_length", item["ctx"].get("max_length"))
             said = said if typing.get_origin(names[top].annotation) else None
-            return f"{top} takes {size} {least}{' characters' if said is None else f': {said}'}"
+            return f"{top}: write {size} {least}{' characters' if said is None else f': {said}'}"
         if said is not None:
-            return f"{top} is missing; write {said}" if item["type"] == "missing" else f"{top} is {said}"
+            return f"{top}: {'is missing; ' if item['type'] == 'missing' else ''}write {said}"
     where = ".".join(str(part) for part in item["loc"])
     raw = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     raw = raw.replace("Field required", "is missing")

@@ -83,7 +83,8 @@ class _Reader:
         self.found: list[Complaint] = []
 
     def complain(self, place: Place, text: str) -> None:
-        self.found.append(Complaint(self.lined.line(place), place, text))
+        said = text.removeprefix(f"{place[-1]}: ") if place else text  # the place is named already
+        self.found.append(Complaint(self.lined.line(place), place, said))
 
     def attempt(self, place: Place, make: Any, *arguments: Any, **fields: Any) -> Any:
         """What ``make`` returns, or None and a complaint."""

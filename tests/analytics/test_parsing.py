@@ -146,11 +146,14 @@ def test_what_cannot_be_read_is_pointed_at(text: str, said: str) -> None:
         ("mean age, bmi", "mean takes one column"),
         ("count rows, age", "count takes one value"),
         ("crosstab age", "second is missing; write for example: crosstab ward, readmitted"),
-        ("histogram age bins=0", "bins is a whole number from 1 to 100000, or edges in brackets, such as [0, 40, 65"),
+        (
+            "histogram age bins=0",
+            "bins: write a whole number from 1 to 100000, or edges in brackets, such as [0, 40, 65",
+        ),
         ("quantiles age q=0.5", "write q=[0.5]"),
-        ("quantiles age q=[2]", "q is a list of numbers above 0 and below 1 in brackets, such as [0.5]"),
-        ("quantiles age q=[]", "q takes at least 1"),
-        ("glm bmi, [age] family=x", "family is one of gaussian, binomial, poisson"),
+        ("quantiles age q=[2]", "q: write a list of numbers above 0 and below 1 in brackets, such as [0.5]"),
+        ("quantiles age q=[]", "q: write at least 1: a list"),
+        ("glm bmi, [age] family=x", "family: write one of gaussian, binomial, poisson"),
         ("MEAN age", "did you mean mean?"),
     ],
 )

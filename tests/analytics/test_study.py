@@ -158,7 +158,7 @@ def test_a_study_file_s_settings_and_columns_have_their_lines(tmp_path: Path) ->
     with pytest.raises(InvalidStudy) as caught:
         read_study_file(path)
     assert [one.line for one in caught.value.complaints] == [2, 3, 5]
-    assert "epsilon is a number above 0" in str(caught.value)
+    assert "study.yaml:2: epsilon: write a number above 0" in str(caught.value)
     fields = SCHEMA.model_dump(mode="json", exclude_none=True)
     (tmp_path / "schema.yaml").write_text(json.dumps(fields), encoding="utf-8")
     path.write_text("study: x\nschema: schema.yaml\nqueries:\n  - count\n  - mean aeg\n", encoding="utf-8")

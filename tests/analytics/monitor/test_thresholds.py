@@ -36,7 +36,7 @@ def test_defaults_and_what_a_file_changes(tmp_path: Path) -> None:
         ),
         ("level: 0.05\nks:\n  warn: 0.3\n  alert: 0.2\n", r"thresholds:2: ks: warn 0.3 is above alert 0.2"),
         ("level: 2\n", r"thresholds:1: level: .*0.5"),
-        ("psi: {warn: 0.1}\n", r"thresholds:1: psi.alert: .*required"),
+        ("psi: {warn: 0.1}\n", r"thresholds:1: psi.alert: is missing; write a number above 0"),
         ("psi: {warn: much, alert: 0.2}\n", r"thresholds:1: psi.warn: .*number"),
         (
             "columns:\n  age:\n    spread: {warn: 1, alert: 2}\n",
