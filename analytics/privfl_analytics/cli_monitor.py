@@ -12,8 +12,9 @@ from rich.console import Console
 from privfl.cli.roles import AsJson, Authority, PassphraseFile, Rosters, now, passphrase, quoted, tell
 from privfl.cli.running import APPROVAL_S
 from privfl.cli.serve import Gather, Grace, Level, LogLevel, Patience, Wait
-from privfl.dp import Trust, Unit
+from privfl.dp import Trust
 from privfl.errors import Misuse
+from privfl_analytics.cli_explain import UnitOf
 from privfl_analytics.cli_monitor_support import (
     Asking,
     class_named,
@@ -35,10 +36,6 @@ SchemaFile = Annotated[Path, typer.Option("--schema", help="The public schema.")
 Epsilon = Annotated[float, typer.Option(help="Price of the counts, for every person.")]
 Delta = Annotated[float, typer.Option(help="Its δ.")]
 TrustIn = Annotated[Trust, typer.Option(help="Whose noise must suffice.")]
-UnitOf = Annotated[
-    Unit | None,
-    typer.Option(help="record or subject; default: the policy's, with --explain subject if the schema names one."),
-]
 Attempts = Annotated[int, typer.Option(help="Tries, each charged.", min=1, max=100)]
 MandateFile = Annotated[Path | None, typer.Option("--mandate", help="An analyst's signed request.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what it asks, costs and can tell; ask nothing.")]
