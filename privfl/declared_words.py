@@ -115,6 +115,7 @@ def _complaint(model: type[BaseModel], items: Sequence[Any], text: str) -> str:
             said = said if typing.get_origin(names[top].annotation) else None
             return f"{top}: write {size} {least}{' characters' if said is None else f': {said}'}"
         if said is not None:
+            said = said.replace("a number", "a finite number", 1) if item["type"] == "finite_number" else said
             return f"{top}: {'is missing; ' if item['type'] == 'missing' else ''}write {said}"
     where = ".".join(str(part) for part in item["loc"])
     raw = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
