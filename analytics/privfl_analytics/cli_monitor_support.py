@@ -168,10 +168,10 @@ def read_score(text: str) -> Score | str:
     path = Path(text)
     if path.suffix not in (".yaml", ".yml", ".json"):
         return text
-    from privfl.budget.policy_file import read_document  # noqa: PLC0415 - loaded when a command runs
+    from privfl.budget.policy_file import FileKind, read_document  # noqa: PLC0415 - loaded when a command runs
     from privfl_analytics.view import Score  # noqa: PLC0415
 
-    document = read_document(path)
+    document = read_document(path, FileKind("score", "name: risk", 3))
     try:
         found = Score(**dict(document.fields))
     except Misuse as error:

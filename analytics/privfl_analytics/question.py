@@ -23,7 +23,7 @@ from privfl.dp.accounting import root_up
 from privfl.entropy import Entropy
 from privfl.errors import Malformed, Misuse
 from privfl.tasks import Question, Schema, SiteData, Sum
-from privfl.tasks.question import Price, costs_of
+from privfl.tasks.question import Price, costs_of, in_seat
 from privfl_analytics.constructions import Construction
 from privfl_analytics.decoding import decoded, noisy_of, privacy_of, replayed
 from privfl_analytics.descriptor import Descriptor, text_of
@@ -280,11 +280,7 @@ class StudyQuestion(Question):
             if part.keys:
                 mine[begin:end] = 0 if data is None else self._names(read.stage, at, part, one, data, entropy)
             begin = end
-        if not total.own:
-            return mine
-        out = np.zeros(total.length, dtype=np.int64)
-        out[seat * len(mine) : (seat + 1) * len(mine)] = mine
-        return out
+        return in_seat(mine, total, seat)
 
     def _names(self, stage: int, at: int, part: Part, one: Construction, data: SiteData, entropy: Entropy) -> Int64s:
         """The site's frequent values, which carry noise of their own."""

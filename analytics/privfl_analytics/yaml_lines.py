@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import yaml
-
+from privfl.budget.policy_file import FileKind, InvalidPolicy, Place, read_document
 from privfl.errors import Misuse
 
 __all__ = ["Complaint", "InvalidStudy", "Lined", "Place", "read_lined"]
 
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 12
 MAX_SHOWN = 18
-Place: TypeAlias = "tuple[str | int, ...]"
-
-_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,29})")
-_FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,29})?(?:\.[0-9]{0,40})?(?:[eE][-+]?[0-9]{1,4})?")
-_AMBIGUOUS = {"yes", "no", "on", "off"}
+#: A column may well be called y.
+STUDY = FileKind("study", "study: my-study", 12, frozenset({"yes", "no", "on", "off"}))
 
 
 @dataclass(frozen=True, order=True)
@@ -83,112 +76,12 @@ def read_lined(source: str | Path) -> Lined:
         InvalidStudy: not that part of YAML; every complaint with its line.
         Misuse: the file cannot be read, is too large or is not UTF-8.
     """
-    text, name = _text(source)
     try:
-        complaints = _forbidden(text)
-        if complaints:
-            raise InvalidStudy(complaints, name)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        why = f"not YAML ({error.problem}); check quotes, colons, brackets and indentation here and on the line before"
-        if "'\\t'" in str(error.problem):
-            why = "a tab where YAML wants spaces; indent with spaces"
-        raise InvalidStudy([Complaint(mark.line + 1 if mark else 1, (), why)], name) from None
-    except yaml.reader.ReaderError as error:
-        line = 1 + text[: int(error.position)].count("\n")
-        raise InvalidStudy(
-            [Complaint(line, (), "holds a character that YAML does not allow; remove it")], name
-        ) from None
-    if not isinstance(root, yaml.MappingNode):
-        raise InvalidStudy([Complaint(1, (), "must be a list of fields; write for example 'study: my-study'")], name)
-    reader = _Nodes()
-    fields = reader.mapping(root, ())
-    if reader.complaints:
-        raise InvalidStudy(reader.complaints, name)
-    return Lined(name, fields, reader.lines)
-
-
-def _text(source: str | Path) -> tuple[str, str]:
-    if isinstance(source, str):
-        if len(source) > MAX_BYTES:
-            raise Misuse(f"a study has at most {MAX_BYTES} bytes; this one is larger")
-        return source, "study"
-    try:
-        with source.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise Misuse(f"{source} is larger than {MAX_BYTES} bytes and is no study; give the YAML file")
-        return raw.decode("utf-8"), str(source)
-    except UnicodeDecodeError:
-        raise Misuse(f"{source} is not UTF-8 text; save the study as UTF-8") from None
-    except OSError as error:
-        raise Misuse(f"{source} cannot be read: {error.strerror}; give the path of a study file") from None
-
-
-def _forbidden(text: str) -> list[Complaint]:
-    found, depth = [], 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        if getattr(event, "anchor", None) is not None:
-            found.append(Complaint(line, (), "anchors and aliases are not read; write every value out"))
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            found.append(Complaint(line, (), f"tag {tag!a:.40} is not read; write plain text and numbers"))
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            return [*found, Complaint(line, (), f"nests deeper than {MAX_DEPTH}; no field of a study does")]
-    return found
-
-
-class _Nodes:
-    """Turns composed nodes into values, noting lines and complaints on the way."""
-
-    def __init__(self) -> None:
-        self.lines: dict[Place, int] = {}
-        self.complaints: list[Complaint] = []
-
-    def complain(self, line: int, place: Place, text: str) -> None:
-        self.complaints.append(Complaint(line, place, text))
-
-    def mapping(self, node: Any, place: Place) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            line, key = key_node.start_mark.line + 1, key_node.value
-            if not isinstance(key, str) or key == "<<":
-                self.complain(line, place, "a field's name must be plain text; write 'name: value'")
-                continue
-            here = (*place, key)
-            if here in self.lines:
-                self.complain(line, here, f"occurs a second time (first on line {self.lines[here]}); keep one")
-                continue
-            self.lines[here] = line
-            found[key] = self.value(value_node, here)
-        return found
-
-    def value(self, node: Any, place: Place) -> Any:
-        line = node.start_mark.line + 1
-        if node.id == "mapping":
-            return self.mapping(node, place)
-        if node.id == "sequence":
-            for at, item in enumerate(node.value):
-                self.lines[(*place, at)] = item.start_mark.line + 1
-            return [self.value(item, (*place, at)) for at, item in enumerate(node.value)]
-        if node.style is not None:  # quoted or block text
-            return node.value
-        if node.value.lower() in ("", "~", "null"):
-            self.complain(line, place, "has no value; write one, or remove the line")
-        elif node.value.lower() in _AMBIGUOUS:
-            self.complain(line, place, f"{node.value!a} is read as false or true by some programs; put it in quotes")
-        return _scalar(node.value)
-
-
-def _scalar(text: str) -> bool | int | float | str:
-    """YAML 1.2's reading of a plain scalar; numbers with leading zeros stay text, as codes should."""
-    if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
-        return text[0] in "tT"
-    if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text) and any(character.isdigit() for character in text.lower().partition("e")[0]):
-        return float(text)
-    return text
+        document = read_document(source, STUDY)
+        faults = document.faults
+    except InvalidPolicy as error:
+        faults, document = error.faults, None
+    if document is None or faults:
+        name = str(source) if isinstance(source, Path) else STUDY.what
+        raise InvalidStudy((Complaint(fault.line or 1, fault.place, fault.text) for fault in faults), name)
+    return Lined(document.name, document.fields, document.lines)

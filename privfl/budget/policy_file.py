@@ -1,4 +1,4 @@
-"""Reading a policy file: a small, unambiguous part of YAML, with the line of every field.
+"""Reading what people write: a small, unambiguous part of YAML, with the line of every field.
 
 Left out of YAML on purpose: anchors, aliases, tags and merge keys (a reader must not have to resolve
 anything), keys that occur twice, fields without a value, and words such as ``no`` that YAML 1.1 reads as
@@ -15,10 +15,9 @@ from typing import Any, TypeAlias
 
 from privfl.errors import Misuse
 
-__all__ = ["Document", "Fault", "InvalidPolicy", "read_document"]
+__all__ = ["POLICY", "Document", "Fault", "FileKind", "InvalidPolicy", "Place", "read_document"]
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 5
 MAX_SHOWN = 18
 Place: TypeAlias = "tuple[str | int, ...]"
 
@@ -26,6 +25,24 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,29})")
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,29})?(?:\.[0-9]{0,40})?(?:[eE][-+]?[0-9]{1,4})?")
 _AMBIGUOUS = {"yes", "no", "on", "off", "y", "n"}
 _NULL = {"", "~", "null"}
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What is read, for its complaints.
+
+    Attributes:
+        what: such a file is. example: of its first field. depth: how deep it may nest.
+        ambiguous: plain words that must stand in quotes.
+    """
+
+    what: str
+    example: str
+    depth: int
+    ambiguous: frozenset[str] = frozenset(_AMBIGUOUS)
+
+
+POLICY = FileKind("policy", "federation: my-federation", 5)
 
 
 @dataclass(frozen=True)
@@ -84,82 +101,89 @@ class Document:
         return self.lines.get(place, 1)
 
 
-def read_document(source: str | Path) -> Document:
-    """Read a policy file (a ``Path``) or its text.
+def read_document(source: str | Path, kind: FileKind = POLICY) -> Document:
+    """Read a file (a ``Path``) or its text.
 
     Raises:
         Misuse: the file cannot be read, is too large or is not UTF-8.
         InvalidPolicy: it is not YAML, or not a mapping of fields; with its line.
     """
-    text, name = _text(source)
+    text, name = _text(source, kind.what)
     import yaml  # noqa: PLC0415 - only who reads YAML pays for it
 
     try:
-        faults = _forbidden(yaml, text)
+        faults = _forbidden(yaml, text, kind)
         if faults:
             raise InvalidPolicy(faults, name)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InvalidPolicy([Fault((), _syntax(str(error.problem)), mark.line + 1 if mark else 1)], name) from None
+        raise InvalidPolicy(
+            [Fault((), _syntax(str(error.problem), kind.what), mark.line + 1 if mark else 1)], name
+        ) from None
     except yaml.reader.ReaderError as error:
         line = 1 + text[: int(error.position)].count("\n")
         what = "holds a character that YAML does not allow; remove it"
         raise InvalidPolicy([Fault((), what, line)], name) from None
     if not isinstance(root, yaml.MappingNode):
-        raise InvalidPolicy(
-            [Fault((), "must be a list of fields; write for example 'federation: my-federation'")], name
-        )
-    reader = _Reader()
+        raise InvalidPolicy([Fault((), f"must be a list of fields; write for example '{kind.example}'")], name)
+    reader = _Reader(kind)
     fields = reader.mapping(root, ())
     return Document(name, fields, reader.lines, tuple(reader.faults))
 
 
-def _text(source: str | Path) -> tuple[str, str]:
+def _text(source: str | Path, what: str) -> tuple[str, str]:
     if isinstance(source, str):
         if len(source) > MAX_BYTES:
-            raise Misuse(f"a policy has at most {MAX_BYTES} bytes; this one is larger")
-        return source, "policy"
+            raise Misuse(f"a {what} has at most {MAX_BYTES} bytes; this one is larger")
+        return source, what
     try:
         with source.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
-            raise Misuse(f"{source} is larger than {MAX_BYTES} bytes and is no policy; give the YAML file")
+            raise Misuse(f"{source} is larger than {MAX_BYTES} bytes and is no {what}; give the YAML file")
         return raw.decode("utf-8"), str(source)
     except UnicodeDecodeError:
-        raise Misuse(f"{source} is not UTF-8 text; save the policy as UTF-8") from None
+        raise Misuse(f"{source} is not UTF-8 text; save the {what} as UTF-8") from None
     except OSError as error:
-        raise Misuse(f"{source} cannot be read: {error.strerror}; give the path of a policy file") from None
+        raise Misuse(f"{source} cannot be read: {error.strerror}; give the path of a {what} file") from None
 
 
-def _syntax(problem: str) -> str:
+def _syntax(problem: str, what: str) -> str:
     if "'\\t'" in problem:
         return "a tab where YAML wants spaces; indent with spaces"
     if "another document" in problem:
-        return "a second document starts here; a policy file holds one, so remove the line '---'"
+        return f"a second document starts here; a {what} file holds one, so remove the line '---'"
     return f"not YAML ({problem}); check quotes, colons, brackets and indentation here and on the line before"
 
 
-def _forbidden(yaml: Any, text: str) -> list[Fault]:
+def _forbidden(yaml: Any, text: str, kind: FileKind) -> list[Fault]:
     faults, depth = [], 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             faults.append(Fault((), f"alias *{event.anchor!a:.40}; write the value out", line))
         elif getattr(event, "anchor", None) is not None:
-            faults.append(Fault((), f"anchor &{event.anchor!a:.40}; write every value out where it belongs", line))
+            faults.append(
+                Fault(
+                    (),
+                    f"anchor &{event.anchor!a:.40}: anchors and aliases are not read; write every value out",
+                    line,
+                )
+            )
         if getattr(event, "tag", None) is not None:
             faults.append(Fault((), f"tag {event.tag!a:.40}; write plain text and numbers", line))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            return [*faults, Fault((), f"nests deeper than {MAX_DEPTH}; no field of a policy does", line)]
+        if depth > kind.depth:
+            return [*faults, Fault((), f"nests deeper than {kind.depth}; no field of a {kind.what} does", line)]
     return faults
 
 
 class _Reader:
     """Turns composed nodes into values, noting lines and complaints on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: FileKind) -> None:
+        self.kind = kind
         self.lines: dict[Place, int] = {}
         self.faults: list[Fault] = []
 
@@ -195,7 +219,7 @@ class _Reader:
         value = _scalar(node.value)
         if value is None:
             self.faults.append(Fault(place, "has no value; write one, or remove the line", line))
-        elif isinstance(value, str) and value.lower() in _AMBIGUOUS:
+        elif isinstance(value, str) and value.lower() in self.kind.ambiguous:
             text = f"{value!a} is read as false or true by some programs; write true or false, or put it in quotes"
             self.faults.append(Fault(place, text, line))
             return None

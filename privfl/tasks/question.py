@@ -23,7 +23,7 @@ from privfl.ring import Ring
 from privfl.tasks.data import SiteData
 from privfl.tasks.schema import Category, Numeric, Schema
 
-__all__ = ["Int64s", "Price", "Question", "Sum", "column_uses", "costs_of"]
+__all__ = ["Int64s", "Price", "Question", "Sum", "column_uses", "costs_of", "in_seat"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -162,14 +162,16 @@ class Question(ABC):
 
     @staticmethod
     def _sent(vector: Int64s, total: Sum, entropy: Entropy, seat: int) -> Int64s:
-        if total.release is None:
-            return vector
-        mine = noised(vector, total.release, entropy)
-        if not total.own:
-            return mine
-        out = np.zeros(total.length, dtype=np.int64)
-        out[seat * len(mine) : (seat + 1) * len(mine)] = mine
-        return out
+        return in_seat(vector if total.release is None else noised(vector, total.release, entropy), total, seat)
+
+
+def in_seat(vector: Int64s, total: Sum, seat: int) -> Int64s:
+    """A site's vector, in its own stretch where every site has one; the other stretches stay zero, without noise."""
+    if not total.own:
+        return vector
+    out = np.zeros(total.length, dtype=np.int64)
+    out[seat * len(vector) : (seat + 1) * len(vector)] = vector
+    return out
 
 
 def costs_of(release: Release | None) -> dict[Unit, Cost]:

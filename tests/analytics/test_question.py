@@ -577,3 +577,18 @@ def test_a_site_data_of_files_is_asked_the_same(tmp_path: Any) -> None:
     filed = SiteData(SCHEMA, FileSource(place, "parquet"))
     framed = SiteData(SCHEMA, FrameSource(FRAMES[0]))
     assert (question.contribution(inputs, filed, SYSTEM) == question.contribution(inputs, framed, SYSTEM)).all()
+
+
+def test_every_site_fills_its_own_stretch_and_no_other() -> None:
+    """At each seat, computed or blank: noise in this site's stretch, exact zeros in all others."""
+    question = Study.from_yaml("study: own\nqueries:\n  - site_divergence: sex\n").compile(
+        SCHEMA, epsilon=2.0, delta=1e-6, sites=4
+    )
+    inputs = question.inputs(0, [None])
+    width = question.sum_of(inputs).length // 4
+    data = data_of(FRAMES[0])
+    for seat in range(4):
+        for sent in (question.upload(inputs, data, SYSTEM, seat=seat), question.blank(inputs, SYSTEM, seat=seat)):
+            stretches = sent.reshape(4, width)
+            assert stretches[seat].any()
+            assert not np.delete(stretches, seat, axis=0).any()

@@ -9,11 +9,13 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from privfl.budget.policy_file import Fault, InvalidPolicy, read_document
+from privfl.budget.policy_file import Fault, FileKind, InvalidPolicy, read_document
 from privfl.declared import Declared
 from privfl.errors import Misuse
 
 __all__ = ["MEASURES", "PERFORMANCE", "SIGNED", "Limit", "Thresholds"]
+
+KIND = FileKind("threshold", "psi: {warn: 0.05, alert: 0.1}", 5)
 
 #: Every measure, with what it says.
 MEASURES = {
@@ -109,11 +111,9 @@ class Thresholds(Declared):
         """
         name = str(source) if isinstance(source, Path) else "thresholds"
         try:
-            document = read_document(source)
+            document = read_document(source, KIND)
         except InvalidPolicy as error:
-            raise Misuse(
-                "; ".join(fault.words(name) for fault in error.faults).replace("policy", "threshold")
-            ) from None
+            raise Misuse("; ".join(fault.words(name) for fault in error.faults)) from None
         faults: list[Fault] = []
         fields = _read(dict(document.fields), faults)
         found = None
