@@ -58,7 +58,8 @@ def check_small_cells_leave() -> None:
         moved[2] += 1024
         moved[0] -= 1024
         assert np.array_equal(more, moved)
-        assert uploaded(question, small(count))[2] != now[2], "the cell left without noise, or not at all"
+        sent = {int(uploaded(question, small(count))[2]) for _ in range(6)}  # one draw may well be 0
+        assert sent != {int(now[2])}, "the cell left without noise, or not at all"
     assert block.delta2 == 1024**2
 
 
