@@ -592,3 +592,33 @@ def test_every_site_fills_its_own_stretch_and_no_other() -> None:
             stretches = sent.reshape(4, width)
             assert stretches[seat].any()
             assert not np.delete(stretches, seat, axis=0).any()
+
+
+def ages(*edges: float, levels: int = 0) -> Tally:
+    return Tally(axes=(Bins(column="age", edges=edges),), levels=levels)
+
+
+@pytest.mark.parametrize(
+    ("planned", "now"),
+    [
+        (ages(0, 50, 100), ages(0, 25, 50, 100)),  # another shape, all else alike
+        (ages(0, 25, 50, 100), ages(0, 50, 100, levels=2)),  # as many cells, a larger sensitivity
+        (Sums(terms=(One(),)), Tally()),  # another kind
+        (Sums(terms=(Linear(column="age"),)), Sums(terms=(Linear(column="bmi"),))),  # another column
+    ],
+    ids=["shape", "sensitivity", "kind", "column"],
+)
+def test_a_state_moves_parameters_and_nothing_else(
+    planned: Construction, now: Construction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each guard by itself: in this one respect a later stage may not change, whatever a peer's state says."""
+
+    def constructions(self: Twice, view: View, stage: int = 0, state: State | None = None) -> tuple[Construction, ...]:
+        return (now if state is not None and "odd" in state else planned,)
+
+    monkeypatch.setattr(Twice, "constructions", constructions)
+    study = Study("guarded", (Query().asking(Twice(column="age")),))
+    question = study.compile(SCHEMA, epsilon=4.0, delta=1e-6, sites=4)
+    assert question.sum_of(question.inputs(1, [{"center": 1.0}])).length == planned.length(question.view)
+    with pytest.raises(Malformed, match="changes the shape or sensitivity"):
+        question.sum_of(question.inputs(1, [{"odd": 1}]))
