@@ -226,7 +226,7 @@ def _told(joined: JoinedSite, as_json: bool, *lines: str, then: str) -> None:
         "policy_hash": policy.hash.hex(),
         "population": policy.population,
         "authority": _held(joined),
-        "wire": config.wire,
+        "wire": str(config.wire),
         "data": None if config.data is None else config.data.path,
     }
     found = f"Roster version {roster.version}, policy version {policy.version}, population {policy.population}"

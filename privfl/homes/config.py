@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import yaml
 from privfl_keys import check_name
-from pydantic import Field, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from privfl.declared import Declared
 from privfl.errors import Misuse
 from privfl.homes.files import read_bytes, write_file
+from privfl.wires.settings import Place, WireSettings, parsed
 
 if TYPE_CHECKING:
     from privfl.tasks import DatabaseSource, FileSource
@@ -26,14 +27,9 @@ __all__ = [
     "Format",
     "OfficerConfig",
     "SiteConfig",
-    "check_wire",
-    "mailbox_of",
-    "make_wire",
-    "parse_wire",
     "role_of",
 ]
 
-_FOLDER = "folder:"
 Format = Literal["csv", "tsv", "parquet", "feather", "jsonl", "excel"]
 Database = Literal["sqlite", "postgresql"]
 
@@ -123,14 +119,23 @@ class DataConfig(Declared):
 
 
 class _Wired(Config):
-    wire: str | None = None
+    wire: Any = None  # WireSettings
 
-    @field_validator("wire")
+    @field_validator("wire", mode="before")
     @classmethod
-    def _known_wire(cls, wire: str | None) -> str | None:
-        if wire is not None and not (wire.startswith(_FOLDER) and Path(wire.removeprefix(_FOLDER)).is_absolute()):
-            raise ValueError(f"{wire!r} is no wire; write folder:/absolute/path")
-        return wire
+    def _known_wire(cls, wire: Any) -> WireSettings | None:
+        return None if wire is None else parsed(wire)
+
+    @field_serializer("wire")
+    def _stored_wire(self, wire: WireSettings | None) -> Any:
+        return None if wire is None else wire.stored()
+
+    def mailbox(self, folder: Path, own: bytes) -> Mailbox:
+        """The own end of the wire; raises Misuse if none was named, WireError if it cannot be used."""
+        if self.wire is None:
+            raise Misuse("no wire was named; run join again with --wire, giving folder:PATH or a federation.yaml")
+        found: Mailbox = self.wire.open(Place(own, self.name, self.role, self.federation, folder))
+        return found
 
 
 class SiteConfig(_Wired):
@@ -198,45 +203,3 @@ def _nothing_there(folder: Path, wanted: type[Config]) -> str:
     if other is not None:
         return f"{folder} has {other.FILE} and not {wanted.FILE}: it is another role's folder; check the path"
     return f"{folder} has no {wanted.FILE}: it is no such folder, or not finished; run: {wanted.INIT} {folder}"
-
-
-def parse_wire(text: str) -> str:
-    """Read ``folder:PATH`` or a bare path into the form that a configuration keeps: ``folder:/absolute/path``.
-
-    Raises:
-        Misuse: another kind of wire, or no path.
-    """
-    kind, colon, rest = text.partition(":")
-    if colon and kind != "folder" and "/" not in kind:
-        raise Misuse(f"{kind!r} is no kind of wire here; write folder:PATH for a shared folder")
-    path = rest if colon and kind == "folder" else text
-    if not path or "\0" in path:
-        raise Misuse("this wire names no folder; write folder:PATH")
-    return _FOLDER + str(Path(path).expanduser().absolute())
-
-
-def check_wire(wire: str) -> None:
-    """Look at the wire, so that a wrong path is found when it is written down; raises Misuse if it is none."""
-    from privfl.wires import FolderWire  # noqa: PLC0415 - loaded when a wire is used
-
-    FolderWire(Path(wire.removeprefix(_FOLDER)))
-
-
-def make_wire(wire: str) -> None:
-    """Make the wire unless it is there; raises Misuse where that cannot be."""
-    from privfl.wires import FolderWire  # noqa: PLC0415
-
-    path = Path(wire.removeprefix(_FOLDER))
-    try:
-        FolderWire(path)
-    except Misuse:
-        FolderWire.create(path)
-
-
-def mailbox_of(wire: str | None, own: bytes) -> Mailbox:
-    """The own end of ``wire``; raises Misuse if none was named, WireError if it cannot be used."""
-    if wire is None:
-        raise Misuse("no wire was named; run join again with --wire folder:PATH")
-    from privfl.wires import FolderWire  # noqa: PLC0415 - loaded when a wire is used
-
-    return FolderWire(Path(wire.removeprefix(_FOLDER))).mailbox(own)

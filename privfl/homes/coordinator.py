@@ -10,7 +10,7 @@ from privfl_keys import EnrolmentRequest, Identity, ScryptCost, SignedRoster
 from privfl.budget import Policy, SignedPolicy
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse
-from privfl.homes.config import CoordinatorConfig, check_wire, mailbox_of, make_wire, parse_wire
+from privfl.homes.config import CoordinatorConfig
 from privfl.homes.files import check_writable
 from privfl.homes.folder import check_founder, found, found_state, open_state, open_store, write_request
 from privfl.homes.membership import Membership, recall, verify_join
@@ -18,6 +18,7 @@ from privfl.homes.rosters import Chain
 from privfl.homes.state import State
 from privfl.secagg.party import Party
 from privfl.wires.mailbox import Mailbox
+from privfl.wires.settings import read_wire
 
 __all__ = ["CoordinatorHome", "OpenCoordinator"]
 
@@ -54,7 +55,8 @@ class OpenCoordinator:
         self.wire, self.state, self.mailbox = config.wire, state, mailbox
 
     def close(self) -> None:
-        """Close the state and let the folder go; twice is harmless."""
+        """Close wire and state and let the folder go; twice is harmless."""
+        self.mailbox.close()
         self.state.close()
 
     def __enter__(self) -> Self:
@@ -89,13 +91,13 @@ class CoordinatorHome:
             KeyStoreError: a wrong or too short passphrase. StorageError: the disk does not take it.
         """
         known = check_founder(folder, CoordinatorConfig, federation, name)
-        where = parse_wire(wire)
+        where = read_wire(wire, federation)
         with found(folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost) as (
             store,
             identity,
         ):
             found_state(folder, store, identity, finished=known is not None, entropy=entropy)
-            make_wire(where)
+            where.make()
             write_request(folder, identity, federation, "coordinator", now)
             config = CoordinatorConfig(federation=federation, name=name, fingerprint=identity.fingerprint, wire=where)
             config.write(folder)
@@ -123,7 +125,7 @@ class CoordinatorHome:
 
         Args:
             rosters, authority, policy: see :func:`privfl.homes.membership.verify_join`, which also says what it raises.
-            wire: ``folder:PATH``, if it has moved.
+            wire: ``folder:PATH`` or a ``federation.yaml``, if it has changed.
         """
         config = CoordinatorConfig.read(folder)
         with open_store(folder, passphrase) as (store, identity):
@@ -132,10 +134,10 @@ class CoordinatorHome:
         try:
             joined = verify_join(state, config, identity, now, rosters=rosters, authority=authority, policy=policy)
             if wire is not None:
-                config = config.updated(wire=parse_wire(wire))
+                config = config.updated(wire=read_wire(wire, config.federation))
             if config.wire is None:
-                raise Misuse(f"{folder / config.FILE} names no wire; give --wire folder:PATH")
-            check_wire(config.wire)
+                raise Misuse(f"{folder / config.FILE} names no wire; give --wire, folder:PATH or a federation.yaml")
+            config.wire.check()
             known = _chain(state)
             chain = joined.chain if known is None else known.joined(joined.chain).rosters
             state.put({**joined.items(), CHAIN: Chain(chain).encode()})
@@ -160,7 +162,7 @@ class CoordinatorHome:
         try:
             membership, chain = recall(state, config, identity, now), _chain(state)
             assert chain is not None  # put together with the membership
-            mailbox = mailbox_of(config.wire, identity.site_id)
+            mailbox = config.mailbox(folder, identity.site_id)
             return OpenCoordinator(folder, config, identity, state, membership, chain.rosters, mailbox)
         except BaseException:
             state.close()

@@ -17,7 +17,7 @@ from privfl.budget.ledger import Ledger
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse
 from privfl.homes import data
-from privfl.homes.config import Format, SiteConfig, check_wire, mailbox_of, parse_wire
+from privfl.homes.config import Format, SiteConfig
 from privfl.homes.files import check_writable
 from privfl.homes.folder import check_founder, found, found_state, open_state, open_store, write_request
 from privfl.homes.ledgers import LEDGER, KnownLedger, check_population, ledger_path, open_ledger
@@ -25,6 +25,7 @@ from privfl.homes.membership import Membership, recall, verify_join
 from privfl.homes.state import State
 from privfl.secagg.party import Party
 from privfl.wires.mailbox import Mailbox
+from privfl.wires.settings import read_wire
 
 if TYPE_CHECKING:
     from privfl.tasks import BoundData, DatabaseSource, SiteData
@@ -103,7 +104,8 @@ class OpenSite:
         return {LEDGER: KnownLedger(self.policy.population, self.ledger.anchor).encode()}
 
     def close(self) -> None:
-        """Close ledger and state and let the folder go; twice is harmless."""
+        """Close wire, ledger and state and let the folder go; twice is harmless."""
+        self.mailbox.close()
         self.ledger.close()
         self.state.close()
 
@@ -173,7 +175,8 @@ class SiteHome:
 
         Args:
             rosters, authority, policy: see :func:`privfl.homes.membership.verify_join`.
-            wire: ``folder:PATH``; None keeps the one that is known. table: bound in the same step.
+            wire: ``folder:PATH`` or a ``federation.yaml``; None keeps the one that is
+                known. table: bound in the same step.
 
         Raises:
             Misuse, Malformed, Unverified, Refused: as ``verify_join``; and Refused for another population.
@@ -188,10 +191,13 @@ class SiteHome:
             known = KnownLedger.of(state)
             check_population(known, joined.policy)
             if wire is not None:
-                config = config.updated(wire=parse_wire(wire))
+                config = config.updated(wire=read_wire(wire, config.federation))
             if config.wire is None:
-                raise Misuse("no wire was named yet; give --wire folder:PATH, the folder shared with the coordinator")
-            check_wire(config.wire)
+                raise Misuse(
+                    "no wire was named yet; give --wire folder:PATH, the folder shared with the coordinator, "
+                    "or --wire federation.yaml"
+                )
+            config.wire.check()
             binding = None if table is None else _prepare(table, joined.policy)
             ledger = open_ledger(folder, config, identity, joined.policy, known, now, create=known is None)
             try:
@@ -246,7 +252,7 @@ class SiteHome:
             try:
                 ledger.use(policy.hash, policy.version, policy.limits(), now)
                 table = _load(folder, config, policy) if data else None
-                mailbox = mailbox_of(config.wire, identity.site_id)
+                mailbox = config.mailbox(folder, identity.site_id)
                 return OpenSite(folder, config, identity, state, membership, ledger, table, mailbox)
             except BaseException:
                 ledger.close()

@@ -12,7 +12,7 @@ from privfl_keys import Identity, Roster, RosterBook, VerifyKey, fingerprint
 
 from privfl.budget.ledger_book import CLOCK_TOLERANCE_MS, Book
 from privfl.budget.ledger_file import read_rows
-from privfl.errors import Misuse, Unverified, WireError
+from privfl.errors import Misuse, Unverified
 from privfl.homes.authority import ROSTERS as ROSTER_FILE
 from privfl.homes.config import AuthorityConfig, Config, CoordinatorConfig, OfficerConfig, SiteConfig, role_of
 from privfl.homes.data import SCHEMA, again, check_schema
@@ -25,7 +25,6 @@ from privfl.homes.state import DATABASE, KEY_FILE, State
 from privfl.runtime.checks import Finding, fail, ok, skipped, warn
 from privfl.runtime.status import NAME as STATUS
 from privfl.runtime.status import CoordinatorStatus, SiteStatus, life, read_status
-from privfl.wires import FolderWire
 
 __all__ = ["folder_checks"]
 
@@ -252,11 +251,7 @@ class _Folder:
         """Whether the wire is there and takes a file."""
         wire = getattr(self.config, "wire", None)
         if wire is None:
-            return fail("no wire is named", f"privfl {self.config.role} join with --wire folder:PATH")
-        found = FolderWire(Path(wire.removeprefix("folder:")))
-        try:
-            with found.tree.spooled([b"probe"]):
-                pass
-        except OSError as error:
-            raise WireError(f"{found.path} takes no file ({error.strerror}); check its mode and mount") from None
-        return ok(f"{found.path} can be read and written")
+            return fail(
+                "no wire is named", f"privfl {self.config.role} join with --wire folder:PATH or federation.yaml"
+            )
+        return ok(wire.probe(self.path))

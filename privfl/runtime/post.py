@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from privfl.clock import Clock, SystemClock
@@ -161,7 +162,7 @@ class Post:
         parts = [payload, *bodies] if large else list(bodies)
         refs = tuple(BodyRef.of(part) for part in parts)
         for ref, part in zip(refs, parts, strict=True):
-            self._mailbox.put_body(ref.sha256, part)
+            self._mailbox.put_body(ref.sha256, part, recipient=recipient)
         self._remember(refs)
         bare = Envelope(
             self.party.roster.federation,
@@ -256,13 +257,14 @@ class Post:
                 raise Unverified("a large message without its body")
             if refs[0].size > MAX_PAYLOAD:
                 raise Malformed(f"a message of {refs[0].size} bytes is longer than any needs to be ({MAX_PAYLOAD})")
-            payload, refs, kind = self._read(refs[0]), refs[1:], kind[:-1]
-        return Received(envelope.sender, kind, envelope.id, envelope.reply_to, payload, refs, self._read)
+            payload, refs, kind = self._read(refs[0], envelope.sender), refs[1:], kind[:-1]
+        read = partial(self._read, sender=envelope.sender)
+        return Received(envelope.sender, kind, envelope.id, envelope.reply_to, payload, refs, read)
 
-    def _read(self, ref: BodyRef) -> bytes:
+    def _read(self, ref: BodyRef, sender: bytes) -> bytes:
         self._remember((ref,))
         try:
-            return check_body(ref, self._mailbox.get_body(ref.sha256, size=ref.size))
+            return check_body(ref, self._mailbox.get_body(ref.sha256, size=ref.size, sender=sender))
         except Unverified:
             self._mailbox.drop_body(ref.sha256)  # the first write wins: a false one would keep the true one out
             raise

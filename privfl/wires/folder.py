@@ -189,17 +189,20 @@ class FolderMailbox:
             self._pause = FIRST_PAUSE_S
         return found
 
-    def put_body(self, sha256: bytes, data: bytes | memoryview) -> None:
+    def put_body(self, sha256: bytes, data: bytes | memoryview, *, recipient: bytes | None = None) -> None:
         """See the contract; the body is durable when this returns."""
         self._wire.bodies.put(sha256, data)
 
-    def get_body(self, sha256: bytes, *, size: int | None = None) -> bytes:
+    def get_body(self, sha256: bytes, *, size: int | None = None, sender: bytes | None = None) -> bytes:
         """See the contract; without ``size`` a body of more than 1 GiB is not read."""
         return self._wire.bodies.get(sha256, size)
 
     def drop_body(self, sha256: bytes) -> None:
         """See the contract."""
         self._wire.bodies.drop(sha256)
+
+    def close(self) -> None:
+        """See the contract; there is nothing to let go of."""
 
     def _look(self) -> tuple[list[FolderDelivery], WireError | None]:
         """What is to be shown now, or why the box cannot be read."""

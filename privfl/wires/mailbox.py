@@ -44,12 +44,19 @@ class Mailbox(Protocol):
         """
         ...
 
-    def put_body(self, sha256: bytes, data: bytes | memoryview) -> None:
-        """Store a body under its hash; a second write of the same name changes nothing."""
+    def put_body(self, sha256: bytes, data: bytes | memoryview, *, recipient: bytes | None = None) -> None:
+        """Store a body under its hash; a second write of the same name changes nothing.
+
+        Args:
+            recipient: who is to read it; a wire may keep it from everyone else. None: whoever knows its name.
+        """
         ...
 
-    def get_body(self, sha256: bytes, *, size: int | None = None) -> bytes:
+    def get_body(self, sha256: bytes, *, size: int | None = None, sender: bytes | None = None) -> bytes:
         """Read a body. Its content is not checked here; whoever asked holds it against its hash.
+
+        Args:
+            sender: who named it in a message; a wire that keeps bodies by their writers looks there alone.
 
         Raises:
             WireError: it is not there, or ``size`` (bytes) is given and what is stored has another size; then it
@@ -62,4 +69,8 @@ class Mailbox(Protocol):
 
         A wire may keep it all the same. Dropped and put again, it is there again.
         """
+        ...
+
+    def close(self) -> None:
+        """Let go of what this end holds (connections, threads); what was received and not acknowledged comes again."""
         ...

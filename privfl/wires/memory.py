@@ -117,11 +117,11 @@ class MemoryMailbox:
             found = self._wire.take(self._own)
         return found
 
-    def put_body(self, sha256: bytes, data: bytes | memoryview) -> None:
+    def put_body(self, sha256: bytes, data: bytes | memoryview, *, recipient: bytes | None = None) -> None:
         """See the contract."""
         self._wire.store(self._own, sha256, bytes(data))
 
-    def get_body(self, sha256: bytes, *, size: int | None = None) -> bytes:
+    def get_body(self, sha256: bytes, *, size: int | None = None, sender: bytes | None = None) -> bytes:
         """See the contract."""
         data = self._wire.load(sha256)
         if size not in (None, len(data)):
@@ -131,3 +131,6 @@ class MemoryMailbox:
     def drop_body(self, sha256: bytes) -> None:
         """See the contract."""
         self._wire.drop(sha256)
+
+    def close(self) -> None:
+        """See the contract; there is nothing to let go of."""

@@ -13,12 +13,13 @@ from privfl_keys import FileKeyStore, KeyStoreError
 from privfl.errors import Misuse, PrivflError, StorageError
 from privfl.homes import files
 from privfl.homes.authority import AuthorityHome, read_request
-from privfl.homes.config import CoordinatorConfig, SiteConfig, parse_wire, role_of
+from privfl.homes.config import CoordinatorConfig, SiteConfig, role_of
 from privfl.homes.coordinator import CoordinatorHome
 from privfl.homes.lock import Lock
 from privfl.homes.officer import OfficerHome
 from privfl.homes.passphrase import VARIABLE, ask_passphrase
 from privfl.homes.site import SiteHome
+from privfl.wires.settings import read_wire
 from tests.homes.scene import DAY, NOW, PASS, Scene, tree
 
 Init = Callable[[Path], object]
@@ -265,10 +266,10 @@ def test_wires(text: str, bad: bool) -> None:
     """A path, with or without its kind; anything else is refused."""
     if bad:
         with pytest.raises(Misuse, match="wire"):
-            parse_wire(text)
+            read_wire(text, "trial")
     else:
-        assert parse_wire(text) == "folder:/a/b"
-    assert parse_wire("folder:x") == f"folder:{Path.cwd() / 'x'}"
+        assert str(read_wire(text, "trial")) == "folder:/a/b"
+    assert str(read_wire("folder:x", "trial")) == f"folder:{Path.cwd() / 'x'}"
 
 
 class TestPassphrase:

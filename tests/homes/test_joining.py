@@ -76,7 +76,7 @@ def test_a_coordinator_that_joined_opens(scene: Scene) -> None:
         assert [signed.roster.version for signed in coordinator.chain] == [1, 2]
         assert coordinator.signed_roster == coordinator.chain[-1]
         assert coordinator.signed_policy.verify(coordinator.party.roster, NOW) == coordinator.policy
-        assert coordinator.wire == scene.wire
+        assert str(coordinator.wire) == scene.wire
         with pytest.raises(Misuse, match="pid"):
             CoordinatorHome.open(hub, PASS, NOW)
 
