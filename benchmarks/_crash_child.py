@@ -212,10 +212,12 @@ class Child:
             with self._as("message"):
                 send(mailbox, recipient, data)
 
-        def tapped_body(mailbox: FolderMailbox, sha256: bytes, data: bytes | memoryview) -> None:
+        def tapped_body(
+            mailbox: FolderMailbox, sha256: bytes, data: bytes | memoryview, *, recipient: bytes | None = None
+        ) -> None:
             self._note(b"B", b"", data)
             with self._as("body"):
-                put_body(mailbox, sha256, data)
+                put_body(mailbox, sha256, data, recipient=recipient)
 
         FolderMailbox.send = tapped_send  # type: ignore[method-assign, assignment]
         FolderMailbox.put_body = tapped_body  # type: ignore[method-assign, assignment]

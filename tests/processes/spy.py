@@ -183,9 +183,9 @@ class Spy:
             self.note("a message", bytes(data))
             send(box, recipient, data)
 
-        def putting(box: FolderMailbox, sha256: bytes, data: bytes) -> None:
+        def putting(box: FolderMailbox, sha256: bytes, data: bytes, *, recipient: bytes | None = None) -> None:
             self.note("a body", bytes(data))
-            put(box, sha256, data)
+            put(box, sha256, data, recipient=recipient)
 
         monkeypatch.setattr(FolderMailbox, "send", sending)
         monkeypatch.setattr(FolderMailbox, "put_body", putting)
