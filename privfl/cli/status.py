@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,18 +24,35 @@ if TYPE_CHECKING:
 __all__ = ["show_coordinator", "show_site"]
 
 EVERY_S = 0.25
+HEAD_LINES = 26  # of a screen that is looked at live; what is left is for sites
+FEWEST_ROWS = 5
 _ENDS = {"failed": 1, "stopped": 1}  # exit codes; running, done and elsewhere are 0
 _COLOURS = {"running": "green", "done": "green", "failed": "red", "stopped": "red", "elsewhere": "yellow"}
 
 _Folder = Annotated[Path, typer.Argument(help="The folder of the process.")]
 _Follow = Annotated[
-    bool, typer.Option("--follow", "-f", help="Keep showing it until it ends; Ctrl-C stops looking, with exit code 0.")
+    bool,
+    typer.Option(
+        "--follow", "--watch", "-f", help="Keep showing it until it ends; Ctrl-C stops looking, with exit code 0."
+    ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+@dataclass(frozen=True)
+class _Look:
+    """When it was looked, what the wire's carrier says beside, and how many sites fit on the screen (None: all)."""
+
+    now: int
+    notes: tuple[str, ...] = ()
+    rows: int | None = None
+
+
+_Draw = Callable[[Any, str, _Look], RenderableType]
+
+
 def show_site(folder: _Folder, follow: _Follow = False, as_json: _Json = False) -> None:
-    """Show what a site is doing: slot, stage, what it waits for, uploads, refusals, and what it has spent.
+    """Show what a site is doing: slot, stage, what it waits for, uploads, refusals, its wire, what it has spent.
 
     Exits with 0 while it runs and when it ended by itself, 1 when it failed or was killed, 2 without a status.
 
@@ -46,7 +64,7 @@ def show_site(folder: _Folder, follow: _Follow = False, as_json: _Json = False) 
 
 
 def show_coordinator(folder: _Folder, follow: _Follow = False, as_json: _Json = False) -> None:
-    """Show what a coordinator is doing: round, deadline, who has uploaded, who is late, who refused and why.
+    """Show what a coordinator is doing: round, deadline, its wire, who has uploaded, who is late, who refused and why.
 
     Exits with 0 while it runs and when its job is done, 1 when it failed or was killed, 2 without a status.
 
@@ -57,7 +75,7 @@ def show_coordinator(folder: _Folder, follow: _Follow = False, as_json: _Json = 
     _show(folder, CoordinatorStatus, _coordinator, follow, as_json)
 
 
-def _show(folder: Path, kind: Any, draw: Callable[[Any, str, int], RenderableType], follow: bool, plain: bool) -> None:
+def _show(folder: Path, kind: Any, draw: _Draw, follow: bool, plain: bool) -> None:
     from privfl.runtime import status as statuses  # noqa: PLC0415
 
     if follow and plain:
@@ -65,31 +83,38 @@ def _show(folder: Path, kind: Any, draw: Callable[[Any, str, int], RenderableTyp
     path = folder / statuses.NAME
     clock = SystemClock()
 
-    def look() -> tuple[Any, statuses.Life]:
+    def look() -> tuple[Any, statuses.Life, tuple[str, ...]]:
         found = statuses.read_status(path, kind)
-        return found, statuses.life(found)
+        return found, statuses.life(found), statuses.read_notes(folder)
 
-    found, life = look()
+    found, life, notes = look()
     if plain:
-        typer.echo(json.dumps({"life": life, "now": clock.now(), **statuses.as_json(found)}))
+        typer.echo(json.dumps({"life": life, "now": clock.now(), **statuses.as_json(found), "wire_notes": list(notes)}))
     elif follow:
         life = _follow(look, draw, clock)
     else:
-        Console().print(draw(found, life, clock.now()))
+        Console().print(draw(found, life, _Look(clock.now(), notes)))
     raise typer.Exit(_ENDS.get(life, 0))
 
 
-def _follow(look: Callable[[], tuple[Any, Any]], draw: Callable[[Any, str, int], RenderableType], clock: Any) -> Any:
+def _follow(look: Callable[[], tuple[Any, Any, tuple[str, ...]]], draw: _Draw, clock: Any) -> Any:
     """Draw until the process ends, or whoever looks has seen enough."""
     from rich.live import Live  # noqa: PLC0415
 
-    found, life = look()
+    console = Console()
+
+    def drawn() -> tuple[RenderableType, Any]:
+        found, life, notes = look()
+        rows = max(FEWEST_ROWS, console.height - HEAD_LINES) if console.is_terminal else None
+        return draw(found, life, _Look(clock.now(), notes, rows)), life
+
+    picture, life = drawn()
     try:
-        with Live(draw(found, life, clock.now()), console=Console(), auto_refresh=False) as live:
+        with Live(picture, console=console, auto_refresh=False) as live:
             while life in ("running", "elsewhere"):
                 time.sleep(EVERY_S)
-                found, life = look()
-                live.update(draw(found, life, clock.now()), refresh=True)
+                picture, life = drawn()
+                live.update(picture, refresh=True)
     except KeyboardInterrupt:
         return "running"
     return life
@@ -155,7 +180,39 @@ def _head(title: str, status: SiteStatus | CoordinatorStatus, life: str, now: in
     return table
 
 
-def _site(status: SiteStatus, life: str, now: int) -> RenderableType:
+def _add_wire(table: Table, status: SiteStatus | CoordinatorStatus, life: str, look: _Look) -> None:
+    """Whether it can be used, what went through it, and what was wrong with it."""
+    wire, now = status.wire, look.now
+    if wire is None:
+        return
+    state, style = "works", "green"
+    if life in ("done", "failed", "stopped"):
+        state, style = "not in use", ""
+    elif wire.since is not None:
+        state, style = f"cannot be used, since {_ago(wire.since, now)}; tried {_times(wire.tries)}, and again", "red"
+    table.add_row("wire", _words(f"{wire.place or wire.kind}: {state}", style))
+    if wire.since is not None:
+        table.add_row("", _words(wire.fault, "red"))
+    elif wire.faults:
+        over = f"was away {_times(wire.faults)}, last until {_ago(wire.ended, now)}: {wire.fault}"
+        table.add_row("", _words(over, "yellow"))
+    into, out = _bytes(wire.bytes_received), _bytes(wire.bytes_sent)
+    table.add_row("in", f"{wire.received} messages, {into} with their bodies")
+    table.add_row("out", f"{wire.sent} messages, {out} with their bodies; last passed {_ago(wire.last, now)}")
+    for note in look.notes:
+        table.add_row("", _words(note))
+
+
+def _times(count: int) -> str:
+    """
+    >>> _times(1), _times(3)
+    ('once', '3 times')
+    """
+    return "once" if count == 1 else f"{count} times"
+
+
+def _site(status: SiteStatus, life: str, look: _Look) -> RenderableType:
+    now = look.now
     table = _head(f"site {status.name} in {status.federation}", status, life, now)
     if status.alarm:
         table.add_row("ALARM", _words(status.alarm, "bold red"))
@@ -164,6 +221,7 @@ def _site(status: SiteStatus, life: str, now: int) -> RenderableType:
         table.add_row("waits for", _words(status.waits_for))
     table.add_row("at", _slot(status))
     table.add_row("last active", _ago(status.active, now))
+    _add_wire(table, status, life, look)
     table.add_row("roster", "–" if status.roster is None else f"version {status.roster}")
     expiry = "" if status.policy_expires is None else f", expires {_date(status.policy_expires)}"
     table.add_row("policy", "–" if status.policy is None else f"version {status.policy}{expiry}")
@@ -182,27 +240,57 @@ def _site(status: SiteStatus, life: str, now: int) -> RenderableType:
     return table
 
 
-def _coordinator(status: CoordinatorStatus, life: str, now: int) -> RenderableType:
+def _coordinator(status: CoordinatorStatus, life: str, look: _Look) -> RenderableType:
+    now = look.now
     table = _head(f"coordinator of {status.federation}", status, life, now)
     table.add_row("job", _words(f"{status.name or '–'} {status.job[:16]}".strip()))
     table.add_row("doing", _words(f"{status.phase}, since {_ago(status.since, now)}"))
     if status.waits_for:
-        table.add_row("waits for", _words(status.waits_for))
-    table.add_row("at", f"round {status.round} of {status.rounds}")
+        table.add_row("waits for", _words(_few(status.waits_for)))
+    table.add_row("at", f"round {status.round} of {status.rounds}{_pace(status, now)}")
     table.add_row("", _slot(status))
     table.add_row("deadline", _ago(status.deadline, now))
+    _add_wire(table, status, life, look)
     if status.score is not None:
         table.add_row("noisy score", f"{status.score:.3f}")
     if status.aborted:
         table.add_row("last attempt lost", _words(status.aborted, "yellow"))
     if status.error:
         table.add_row("last error", _words(status.error, "red"))
-    sites = Table(title=f"\n{sum(s.uploaded for s in status.sites)} of {len(status.sites)} sites have uploaded")
-    sites.title_justify = "left"
-    for heading in ("site", "this round", "last seen", "sent"):
-        sites.add_column(heading)
-    for site in status.sites:
+    return Group(table, *_sites(status, look)) if status.sites else table
+
+
+def _pace(status: CoordinatorStatus, now: int) -> str:
+    began, took = status.round_began, status.last_round_ms
+    if began is None or str(status.phase) in ("done", "failed"):
+        return ""
+    before = "" if took is None else f"; the one before took {took / 1000:.1f} s"
+    return f", begun {_ago(began, now)}{before}"
+
+
+def _few(names: str, most: int = 12) -> str:
+    """
+    >>> _few("a, b, c", 2)
+    'a, b and 1 more'
+    """
+    found = names.split(", ")
+    return names if len(found) <= most else f"{', '.join(found[:most])} and {len(found) - most} more"
+
+
+def _sites(status: CoordinatorStatus, look: _Look) -> list[RenderableType]:
+    """One row per site; where not all fit, those that hold the round up come first."""
+    table = Table(title=f"\n{sum(s.uploaded for s in status.sites)} of {len(status.sites)} sites have uploaded")
+    table.title_justify = "left"
+    for heading in ("site", "this round", "missed", "last seen", "sent", "sent to it"):
+        table.add_column(heading)
+    shown = list(status.sites)
+    if look.rows is not None and len(shown) > look.rows:
+        shown = sorted(shown, key=lambda one: (one.uploaded, not one.late, not one.refused))[: look.rows]
+    for site in shown:
         word, style = ("uploaded", "green") if site.uploaded else ("late", "red") if site.late else ("waited for", "")
         word, style = (f"refused: {site.refused}", "yellow") if site.refused else (word, style)
-        sites.add_row(_words(site.name), _words(word, style), _ago(site.seen, now), _bytes(site.bytes_sent))
-    return Group(table, sites) if status.sites else table
+        seen, missed = _ago(site.seen, look.now), str(site.missed or "–")
+        row = (missed, seen, _bytes(site.bytes_sent), _bytes(site.bytes_to))
+        table.add_row(_words(site.name), _words(word, style), *row)
+    more = len(status.sites) - len(shown)
+    return [table, Text(f"… and {more} more; for all: the same without --follow")] if more else [table]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from privfl.runtime.progress import waiting_for
 from privfl.runtime.run import STOPPED_EARLY, Bar, Outcome, Run, RunRecord, Setting, Stage
 from privfl.runtime.shelves import FolderShelf
 from privfl.runtime.status import NAME, CoordinatorStatus, Phase, SiteSeen, StatusFile, show_failed_start
+from privfl.runtime.watched import WatchedMailbox
 from privfl.secagg import Transcript, read_transcript
 
 __all__ = ["CoordinatorProcess", "Pace", "may_be_charged", "run_coordinator"]
@@ -35,6 +37,7 @@ __all__ = ["CoordinatorProcess", "Pace", "may_be_charged", "run_coordinator"]
 log = logging.getLogger("privfl.coordinator")
 PAST = "past"
 RETRY_S = 0.5
+THE_WIRE = "the wire"
 TURN_MS = 10_000  # how long a job waits for operators before another one that is queued gets its turn
 _PHASES = {"epoch": Phase.EPOCH, "collecting": Phase.COLLECTING, "voting": Phase.VOTING, "releasing": Phase.RELEASING}
 
@@ -95,10 +98,12 @@ class CoordinatorProcess:
         self._shelf = FolderShelf(home.folder / "shelf")
         self._after_round = after_round
         self.names = {member.site_id: member.name for member in home.party.roster.holding("site")}
+        wire = home.config.wire
+        self.wire = WatchedMailbox(home.mailbox, clock, wire.kind, str(wire), self._wire_changed)
         self.node = CoordinatorNode(
             home.party,
             home.signed_roster,
-            home.mailbox,
+            self.wire,
             self._shelf,
             clock,
             entropy,
@@ -134,6 +139,7 @@ class CoordinatorProcess:
                     self.node.desk.listen(500)
                 except WireError as error:
                     log.warning("the wire cannot be used: %s; trying again", error)
+                    time.sleep(RETRY_S)
 
     def _waiting(self) -> list[Job]:
         """Jobs to be run, oldest first; those that wait for operators take turns behind the others."""
@@ -196,7 +202,7 @@ class CoordinatorProcess:
                 if now - began > self.pace.wire:
                     raise
                 log.warning("the wire cannot be used: %s; trying again", error)
-                self._update(waits_for="the wire", error=str(error), force=True)
+                self._update(waits_for=THE_WIRE, error=str(error), force=True)
                 time.sleep(RETRY_S)
 
     def _heard_since(self, moment: int) -> bool:
@@ -304,7 +310,12 @@ class CoordinatorProcess:
     def _show(self) -> None:
         if not hasattr(self, "_status"):
             return
-        view, now, run = self.node.view, self._clock.now(), self._run
+        view, now, run, last = self.node.view, self._clock.now(), self._run, self._status
+        missed = Counter(name for names in run.dropped.values() for name in names) if run is not None else Counter()
+        began, took = last.round_began, last.last_round_ms
+        if view.round != last.round:
+            followed = began is not None and view.round == last.round + 1
+            began, took = now, now - began if followed and began is not None else None
         phase = _PHASES.get(view.phase, Phase.WAITING)
         waiting = [site for site in view.asked if site not in view.answered and site not in view.refused]
         score = run.score() if run is not None else None
@@ -324,15 +335,29 @@ class CoordinatorProcess:
                     late=site in waiting and phase is Phase.COLLECTING and bool(view.answered),
                     refused=view.refused.get(site) or view.apart.get(site, ""),
                     bytes_sent=view.sizes.get(site, 0),
+                    bytes_to=self.wire.to.get(site, 0),
+                    missed=missed[name],
                 )
                 for site, name in self.names.items()
             ),
             score=score,
             aborted=self.node.last_abort,
+            round_began=began,
+            last_round_ms=took,
         )
 
+    def _wire_changed(self) -> None:
+        """The wire went away, failed again, or came back: say so at once."""
+        if not hasattr(self, "_status"):
+            return
+        if not self.wire.away:
+            log.info("the wire can be used again")
+            if self._status.waits_for == THE_WIRE:
+                self._update(waits_for="", error="")
+        self._update(force=True)
+
     def _update(self, *, force: bool = False, **fields: object) -> None:
-        self._status = replace(self._status, **fields)  # type: ignore[arg-type]
+        self._status = replace(self._status, wire=self.wire.seen, **fields)  # type: ignore[arg-type]
         self._file.write(self._status, force=force)
 
 

@@ -24,6 +24,7 @@ from privfl.runtime.site import SiteNode
 from privfl.runtime.status import NAME, SiteStatus, Stage, StatusFile, show_failed_start
 from privfl.runtime.store import DurableSiteStore
 from privfl.runtime.terms import PolicyTerms
+from privfl.runtime.watched import WatchedMailbox
 from privfl.secagg import Upload
 from privfl.secagg.messages import SeenHead
 
@@ -34,6 +35,7 @@ ALARM = "alarm"
 BEHIND_LEDGER = b"behind the ledger"
 FORGIVEN = "forgiven"
 WAIT_MS = 500
+THE_WIRE = "the wire"
 LONGEST_PAUSE = 10.0  # seconds between tries while the wire cannot be used
 
 
@@ -61,6 +63,8 @@ class SiteProcess:
                 f"(privfl ledger verify {site.folder} --transcripts DIR), then: privfl site acknowledge {site.folder}"
             )
         store = DurableSiteStore(site.state, site.folder / "outbox", site.anchor_item)
+        wire = site.config.wire
+        self.wire = WatchedMailbox(site.mailbox, self.clock, wire.kind, str(wire), self._wire_changed)
         book = RequestBook(site.folder, site.identity.key.verify_key)
         self._consent = Consent(book, site.policy.approval, site.ledger)
         self.node = SiteNode(
@@ -69,7 +73,7 @@ class SiteProcess:
             site.ledger,
             site.data,
             store,
-            site.mailbox,
+            self.wire,
             self.clock,
             self.entropy,
             self.checkpoint,
@@ -85,6 +89,7 @@ class SiteProcess:
         self._consent.settle(now)
         site.state.put(site.anchor_item())
         self._epsilon: tuple[bytes, float | None] = (b"", None)
+        self._greeted = False
         policy = site.policy
         budget = policy.limits().budget
         self._file = StatusFile(site.folder / NAME)
@@ -127,13 +132,15 @@ class SiteProcess:
         while not stop():
             began = time.monotonic()
             self._settle()
+            if not self._greeted and not self.wire.away:
+                self._greet()
             self.node.expire()  # before anything is answered: a coordinator that never pauses keeps no key alive
             try:
                 worked = self.node.serve(WAIT_MS)
                 pause = 0.05
             except WireError as error:
                 log.warning("the wire cannot be used: %s; trying again", error)
-                self._update(error=str(error), stage=Stage.WAITING, waits_for="the wire")
+                self._update(error=str(error), stage=Stage.WAITING, waits_for=THE_WIRE, force=True)
                 worked, pause = 0, min(2 * pause, LONGEST_PAUSE)
                 time.sleep(pause)
             if self.node.rolled_back is not None and not self._forgiven(self.node.rolled_back.head):
@@ -166,6 +173,7 @@ class SiteProcess:
     def _greet(self) -> None:
         try:
             self.node.hello()
+            self._greeted = True
         except WireError as error:
             log.warning("the coordinator was not told that this site is up: %s", error)
 
@@ -187,6 +195,19 @@ class SiteProcess:
         self.site.state.put({ALARM: head.encode()})
         self._update(alarm=str(self.node.rolled_back), stage=Stage.FAILED, force=True)
         raise Misuse(f"{self.node.rolled_back}: privfl site acknowledge {self.site.folder}")
+
+    def _wire_changed(self) -> None:
+        """The wire went away, failed again, or came back: say so at once."""
+        if not hasattr(self, "_status"):
+            return
+        if self.wire.away:
+            self._update(force=True)
+            return
+        log.info("the wire can be used again")
+        if self._status.waits_for == THE_WIRE:
+            self._show("")
+        else:
+            self._update(force=True)
 
     def _show(self, doing: str) -> None:
         """Bring the status file up to date; ``doing`` is the kind of request in hand, empty when it is done."""
@@ -226,7 +247,7 @@ class SiteProcess:
         return self._epsilon[1]
 
     def _update(self, *, force: bool = False, **fields: object) -> None:
-        self._status = replace(self._status, **fields)  # type: ignore[arg-type]
+        self._status = replace(self._status, wire=self.wire.seen, **fields)  # type: ignore[arg-type]
         self._file.write(self._status, force=force)
 
 

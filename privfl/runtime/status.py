@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -29,16 +29,21 @@ __all__ = [
     "SiteStatus",
     "Stage",
     "StatusFile",
+    "WireSeen",
     "life",
+    "read_notes",
     "read_status",
     "show_failed_start",
+    "write_notes",
 ]
 
 log = logging.getLogger("privfl.status")
 
 FORMAT = 1
 NAME = "status.json"
+NOTES = "wire-notes.json"
 LARGEST = 16 * 2**20
+MOST_NOTES, LONGEST_NOTE = 40, 400
 
 Life = Literal["running", "done", "failed", "stopped", "elsewhere"]
 
@@ -71,6 +76,31 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
+class WireSeen:
+    """The own end of the wire; times are milliseconds since 1970, counts are since the process began.
+
+    Attributes:
+        kind, place: such as ``aws`` and where that is. sent, received: messages; a repetition counts once.
+        bytes_sent, bytes_received: of messages and bodies. last: when something passed.
+        since: since when it cannot be used, None while it can. tries: in vain since then. faults: how often that was.
+        fault: the last one's words. ended: when that one was over.
+    """
+
+    kind: str = ""
+    place: str = ""
+    sent: int = 0
+    received: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    last: int | None = None
+    since: int | None = None
+    tries: int = 0
+    faults: int = 0
+    fault: str = ""
+    ended: int | None = None
+
+
+@dataclass(frozen=True)
 class SiteStatus:
     """What ``privfl site status`` shows; times are milliseconds since 1970. No number of rows, no value.
 
@@ -80,6 +110,7 @@ class SiteStatus:
         refusals, refusal: how many, and the last reason. epsilon: spent so far at the policy's delta, None without
             noise; ``epsilon_by`` the same by purpose. pending: requests that wait for the operator's yes.
         error: last error. alarm: of a store or ledger that was rolled back, which no restart makes go away.
+        wire: the own end of it; None in the status of an earlier version.
     """
 
     KIND: ClassVar[str] = "site"
@@ -107,11 +138,16 @@ class SiteStatus:
     pending: int = 0
     error: str = ""
     alarm: str = ""
+    wire: WireSeen | None = None
 
 
 @dataclass(frozen=True)
 class SiteSeen:
-    """One site as the coordinator sees it. ``seen``: when it was last heard, None if never. ``refused``: its reason."""
+    """One site as the coordinator sees it. ``seen``: when it was last heard, None if never. ``refused``: its reason.
+
+    ``bytes_sent``: of its upload of this round. ``bytes_to``: sent to it since the coordinator began. ``missed``:
+    rounds of this job whose sum it is not in.
+    """
 
     name: str
     seen: int | None = None
@@ -119,6 +155,8 @@ class SiteSeen:
     late: bool = False
     refused: str = ""
     bytes_sent: int = 0
+    bytes_to: int = 0
+    missed: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,6 +168,8 @@ class CoordinatorStatus:
         deadline: of the present round. score: the noisy score of the last round.
         aborted: why the last attempt ended without a result.
         operators: names of sites whose operators' yes the job waits for now.
+        round_began: when the present round did. last_round_ms: how long the one before it took.
+        wire: the own end of it; None in the status of an earlier version.
     """
 
     KIND: ClassVar[str] = "coordinator"
@@ -151,6 +191,9 @@ class CoordinatorStatus:
     aborted: str = ""
     error: str = ""
     operators: tuple[str, ...] = ()
+    round_began: int | None = None
+    last_round_ms: int | None = None
+    wire: WireSeen | None = None
 
 
 Status = SiteStatus | CoordinatorStatus
@@ -186,17 +229,46 @@ class StatusFile:
         if status is None:
             return
         self._last = self._ticks()
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            with open(descriptor, "wb") as stream:
-                stream.write(_encoded(status))
-            os.replace(temporary, self._path)
+            _replaced(self._path, _encoded(status))
             self._told = False
         except OSError as error:
             if not self._told:
                 self._told = True
                 log.warning("the status cannot be written: %s; work goes on without it", error)
+
+
+def _replaced(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with open(descriptor, "wb") as stream:
+        stream.write(data)
+    os.replace(temporary, path)
+
+
+def write_notes(folder: Path, notes: Sequence[str]) -> None:
+    """What carries the mail of ``folder`` from outside (a Flower app) has to say, for whoever looks at its status.
+
+    Best effort: nothing depends on it. No secret may be in it; an empty list removes what was said before.
+    """
+    path = folder / NOTES
+    try:
+        if notes:
+            _replaced(path, json.dumps([_plain(str(one)[:LONGEST_NOTE]) for one in notes[:MOST_NOTES]]).encode())
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        log.debug("the notes on the wire cannot be written: %s", error)
+
+
+def read_notes(folder: Path) -> tuple[str, ...]:
+    """What :func:`write_notes` left; nothing if there is none or it is no such file."""
+    try:
+        with (folder / NOTES).open("rb") as stream:
+            found = json.loads(stream.read(4 * MOST_NOTES * LONGEST_NOTE))
+    except (OSError, ValueError, RecursionError):
+        return ()
+    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
 
 
 def as_json(status: Status) -> dict[str, Any]:
