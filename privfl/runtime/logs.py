@@ -5,6 +5,10 @@ own. Arguments are shown by an allow-list: text, plain numbers, enums, paths and
 passed, bytes, arrays, tables and holders of secrets above all, appears as its type. Of an exception its type and place
 are told, its message only where privfl wrote it: a library's message may quote a row.
 
+The libraries that talk to a cloud write requests, headers and credentials into their own logs. Of them warnings alone
+are kept, as the fixed text in the library's source and where that is; never an argument, and never a text that was put
+together before it was logged.
+
 >>> with where(epoch=2, round=7, attempt=0):
 ...     record = logging.LogRecord("privfl", 20, "", 0, "%s sent\n%s", ("north", b"key"), None)
 ...     LineFormatter("south").format(record)[25:]
@@ -37,6 +41,7 @@ from privfl.runtime.plain import escaped, shown, told
 __all__ = ["JsonFormatter", "LineFormatter", "configure", "where"]
 
 ROOT = "privfl"
+LIBRARIES = ("boto3", "botocore", "s3transfer", "urllib3")  # Flower has handlers of its own
 FILE_BYTES = 8 * 2**20
 KEPT_FILES = 4
 LONGEST = 4000
@@ -79,6 +84,22 @@ def _message(record: logging.LogRecord) -> str:
     return f"{text} {shown(safe)}"
 
 
+def _own(record: logging.LogRecord) -> bool:
+    return record.name == ROOT or record.name.startswith(f"{ROOT}.")
+
+
+def _worth_it(record: logging.LogRecord) -> bool:
+    """Whatever level somebody gave to a library's inner logger."""
+    return _own(record) or record.levelno >= logging.WARNING
+
+
+def _foreign(record: logging.LogRecord) -> str:
+    """What a library's record is about: its template, if the values are apart from it, and the line that wrote it."""
+    at = f"{record.filename}:{record.lineno} {record.funcName or ''}".strip()
+    template = record.msg if record.args and isinstance(record.msg, str) else "a message that is not shown"
+    return f"{template} (at {at})"
+
+
 def _place(record: logging.LogRecord) -> str | None:
     """Type and place of the record's exception: no source line, no local, no foreign message."""
     if not record.exc_info or record.exc_info[1] is None:
@@ -97,7 +118,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the record holds."""
         try:
-            message, error = _message(record), _place(record)
+            message, error = _message(record) if _own(record) else _foreign(record), _place(record)
         except Exception as fault:  # noqa: BLE001, RUF100 - an argument that cannot even be looked at
             message, error = f"<a message that cannot be shown: {type(fault).__name__}>", None
         if len(message) > LONGEST:
@@ -206,6 +227,8 @@ def configure(
 ) -> None:
     """Send the lines of the logger tree ``privfl`` to ``file``, or to standard error; a second call replaces the first.
 
+    Warnings of the cloud's libraries go the same way, without any value; whatever is below a warning is dropped.
+
     Args:
         format: ``"text"`` or ``"json"``.
         file: appended to, mode 0600, rotated at 8 MiB, four old files kept. Whether it can be written shows with the
@@ -224,12 +247,14 @@ def configure(
         raise Misuse(f"there is no log level {level!a:.40}; use debug, info, warning or error")
     handler: logging.Handler = _Screen() if file is None else _File(file)
     handler.setFormatter(formatters[format](who))
-    logger = logging.getLogger(ROOT)
+    handler.addFilter(_worth_it)
     with _configuring:
-        for old in logger.handlers[:]:
-            if isinstance(old, _Quiet):
-                logger.removeHandler(old)
-                old.close()
-        logger.addHandler(handler)
-        logger.setLevel(number)
-        logger.propagate = False  # the root's handlers know nothing of the rules above
+        for name in (ROOT, *LIBRARIES):
+            logger = logging.getLogger(name)
+            for old in logger.handlers[:]:
+                if isinstance(old, _Quiet):
+                    logger.removeHandler(old)
+                    old.close()
+            logger.addHandler(handler)
+            logger.setLevel(number if name == ROOT else max(number, logging.WARNING))
+            logger.propagate = False  # the root's handlers know nothing of the rules above

@@ -10,7 +10,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,16 +31,24 @@ KEYS = ["time", "level", "logger", "who", "epoch", "round", "attempt", "message"
 log = logging.getLogger("privfl.test")
 
 
+@contextmanager
+def untouched() -> Iterator[None]:
+    """The loggers that :func:`configure` sets up are afterwards as before."""
+    trees = [logging.getLogger(name) for name in ("privfl", *logs.LIBRARIES)]
+    before = [(tree.handlers[:], tree.level, tree.propagate) for tree in trees]
+    yield
+    for tree, found in zip(trees, before, strict=True):
+        for handler in tree.handlers:
+            if handler not in found[0]:
+                handler.close()
+        tree.handlers[:], tree.level, tree.propagate = found
+
+
 @pytest.fixture(autouse=True)
 def _afterwards() -> Iterator[None]:
     """Leave the logger tree as it was found."""
-    tree = logging.getLogger("privfl")
-    before = tree.handlers[:], tree.level, tree.propagate
-    yield
-    for handler in tree.handlers:
-        if handler not in before[0]:
-            handler.close()
-    tree.handlers[:], tree.level, tree.propagate = before
+    with untouched():
+        yield
 
 
 def record(message: object, *args: object, name: str = "privfl.test", error: Any = None) -> logging.LogRecord:
