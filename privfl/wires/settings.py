@@ -157,7 +157,10 @@ class AwsSettings(WireSettings):
         kms_key: id, ARN or ``alias/…`` of the key that encrypts bodies and messages; None: S3's and SQS's own keys.
         role: ARN to assume before anything else; ``{name}`` stands for the member's name. external_id, session_tags:
             given with it. profile: of the local AWS configuration, if another than the default.
+        account: whose the queues and the bucket are, 12 digits; nobody else's are used then. By default the caller's.
         visibility: seconds until a message whose reader died is delivered again; extended while it lives.
+        poll: seconds for which SQS holds a question back while there is no message.
+        part_mib: a body longer than this is written in parts, several at once.
         retain_days: how long bodies are kept at most, by the bucket's own rule.
     """
 
@@ -171,7 +174,10 @@ class AwsSettings(WireSettings):
     external_id: str | None = None
     session_tags: dict[str, str] = Field(default_factory=dict)
     profile: str | None = None
+    account: str | None = Field(default=None, pattern=r"^\d{12}$")
     visibility: Seconds = 30
+    poll: Annotated[int, Field(ge=1, le=20)] = 20
+    part_mib: Annotated[int, Field(ge=5, le=512)] = 64
     retain_days: Annotated[int, Field(ge=1, le=365)] = 14
 
     @field_validator("bucket")
