@@ -21,6 +21,7 @@ from privfl.errors import Refused, RoundAborted
 from privfl.homes.state import Items
 from privfl.ring import Ring, packed_size
 from privfl.runtime.desk import Desk, View
+from privfl.runtime.logs import where
 from privfl.runtime.post import (
     Adverts,
     Contributions,
@@ -261,12 +262,13 @@ class CoordinatorNode:
                     task, inputs, policy, (number, attempt), complete, min_survivors, on_attempt(attempt)
                 )
             a, announcement = announcement, None
-            try:
-                return self._attempt(task, inputs, a, mandate)
-            except (RoundAborted, TooFewShares) as error:
-                last, self.last_abort = error, str(error)
-                log.warning("round %d, attempt %d: %s", number, a.attempt, error)
-                self._give_up(a, votes=not a.complete or task.sum_of(inputs).release is None)
+            with where(epoch=a.scope.epoch, round=a.round, attempt=a.attempt):
+                try:
+                    return self._attempt(task, inputs, a, mandate)
+                except (RoundAborted, TooFewShares) as error:
+                    last, self.last_abort = error, str(error)
+                    log.warning("round %d, attempt %d: %s", number, a.attempt, error)
+                    self._give_up(a, votes=not a.complete or task.sum_of(inputs).release is None)
         raise RoundAborted(f"round {number} was given up after {attempts} attempt(s): {last}")
 
     def _unfinished(self, task: Question, inputs: bytes, policy: bytes, number: int) -> Announcement | None:
@@ -349,6 +351,8 @@ class CoordinatorNode:
         survivors = tuple(header.site for header in transcript.headers)
         dropped = tuple(site for site in a.sites if site not in survivors)
         view.phase = "idle"
+        names = [self.machine.party.roster.member(site).name for site in dropped]
+        log.info("opened with %d of %d sites, without %s", len(survivors), len(a.sites), ", ".join(names) or "none")
         return RoundResult(
             opened.array(), opened, transcript, survivors, dropped, reasons, a.attempt + 1, dict(view.sizes)
         )

@@ -166,6 +166,8 @@ class SiteNode:
         self._changed(received.kind)
         with ExitStack() as self._here:
             kind, reply, bodies = self._replied(received, handler)
+            if bodies:
+                log.info("an upload of %d bytes leaves", sum(map(len, bodies)))
         payload = reply.encode()
         if not bodies:  # an upload lies in the outbox
             self._replies[received.id] = (kind, payload)
