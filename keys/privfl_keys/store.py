@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from privfl_keys.storefile import (
     written,
 )
 
-__all__ = ["INSECURE_TEST_COST", "FileKeyStore", "KeyStore", "ScryptCost"]
+__all__ = ["INSECURE_TEST_COST", "EntryFile", "FileKeyStore", "KeyStore", "ScryptCost"]
 
 MIN_PASSPHRASE: Final = 12
 _ENTRY: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
@@ -65,63 +66,19 @@ class _Entries(Record):
     items: tuple[tuple[str, bytes], ...]
 
 
-class FileKeyStore(Redacted):
-    """A :class:`KeyStore` in one encrypted file, mode 0600, opened with a passphrase.
+class EntryFile(Redacted):
+    """What every :class:`KeyStore` in one sealed file shares: its entries, and how they change without being lost.
 
     Every change is written to a new file, synced, and put in place in one step, so a crash leaves
     the old store or the new one, and at worst a stray ``.tmp`` file of ciphertext beside it.
     Deleted secrets may survive in old blocks of the disk and in backups.
     """
 
-    __slots__ = ("_cost", "_entropy", "_key", "_path", "_salt")
+    __slots__ = ("_entropy", "_path")
 
-    def __init__(self, path: Path, key: SecretBytes, cost: ScryptCost, salt: bytes, entropy: Entropy) -> None:
-        """Internal; use :meth:`create` or :meth:`open`."""
-        self._path, self._key, self._cost, self._salt, self._entropy = path, key, cost, salt, entropy
-
-    @classmethod
-    def create(
-        cls,
-        path: str | os.PathLike[str],
-        passphrase: str,
-        *,
-        entropy: Entropy = SYSTEM,
-        cost: ScryptCost = STANDARD_COST,
-    ) -> FileKeyStore:
-        """Make an empty store in a new file. An existing file is never overwritten.
-
-        Raises:
-            KeyStoreError: the file exists, its folder cannot be written, or the passphrase is
-                shorter than 12 characters.
-        """
-        target = Path(path)
-        check_folder(target)
-        if os.path.lexists(target):
-            raise KeyStoreError(f"{target} exists and is not overwritten; open it, or choose another path")
-        if len(passphrase) < MIN_PASSPHRASE:
-            raise KeyStoreError(f"a passphrase has at least {MIN_PASSPHRASE} characters; six random words are good")
-        salt = entropy.draw(32)
-        store = cls(target, SecretBytes(cost.derive(passphrase, salt)), cost, salt, entropy)
-        with written(target, store._sealed({})) as temporary:
-            try:
-                os.link(temporary, target)  # unlike rename, fails if the target appeared meanwhile
-            except FileExistsError:
-                raise KeyStoreError(f"{target} was created by someone else just now; it is left as it is") from None
-        return store
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str], passphrase: str, *, entropy: Entropy = SYSTEM) -> FileKeyStore:
-        """Open an existing store.
-
-        Raises:
-            KeyStoreError: no such file, others may read it, damaged, or a wrong passphrase; the
-                message says which and what to do.
-        """
-        target = Path(path)
-        file = read_file(target)
-        store = cls(target, SecretBytes(file.cost.derive(passphrase, file.salt)), file.cost, file.salt, entropy)
-        store._unsealed(file)
-        return store
+    def __init__(self, path: Path, entropy: Entropy) -> None:
+        """Internal; use ``create`` or ``open`` of a kind of store."""
+        self._path, self._entropy = path, entropy
 
     def names(self) -> tuple[str, ...]:
         """The names of all entries, sorted."""
@@ -159,34 +116,40 @@ class FileKeyStore(Redacted):
                 raise KeyStoreError(f"{self._path} has no entry {name!a:.80} to delete")
             self._replace(entries)
 
+    @abstractmethod
     def close(self) -> None:
-        """Wipe the file key; the store has to be opened again before it is used."""
-        self._key.wipe()
+        """Wipe what opens the file; the store has to be opened again before it is used."""
 
     def __repr__(self) -> str:
-        return f"FileKeyStore({str(self._path)!r}, <redacted>)"
+        return f"{type(self).__name__}({str(self._path)!r}, <redacted>)"
+
+    @abstractmethod
+    def _plain(self) -> bytes:
+        """Read and open the file; raises KeyStoreError."""
+
+    @abstractmethod
+    def _sealed(self, plain: bytes) -> bytes:
+        """The file that holds ``plain``."""
 
     def _entries(self) -> dict[str, bytes]:
-        return self._unsealed(read_file(self._path))
+        return dict(_Entries.decode(self._plain()).items)
 
-    def _unsealed(self, file: StoreFile) -> dict[str, bytes]:
-        try:
-            plain = file.open(self._key)
-        except InvalidTag:
-            raise KeyStoreError(
-                f"the passphrase does not open {self._path}; try again, or restore the file if someone altered it"
-            ) from None
-        return dict(_Entries.decode(plain).items)
-
-    def _sealed(self, entries: dict[str, bytes]) -> bytes:
-        plain = _Entries(tuple(sorted(entries.items()))).encode()
-        data = StoreFile.seal(self._key, self._cost, self._salt, self._entropy.draw(12), plain).encode()
+    def _file(self, entries: dict[str, bytes]) -> bytes:
+        data = self._sealed(_Entries(tuple(sorted(entries.items()))).encode())
         if len(data) > MAX_FILE_BYTES:
             raise KeyStoreError(f"a key store holds at most {MAX_FILE_BYTES} bytes; it is for keys only")
         return data
 
+    def _make(self) -> None:
+        """Write the file, without entries, where there is none."""
+        with written(self._path, self._file({})) as temporary:
+            try:
+                os.link(temporary, self._path)  # unlike rename, fails if the target appeared meanwhile
+            except FileExistsError:
+                raise KeyStoreError(f"{self._path} was created by someone else just now; it is left as it is") from None
+
     def _replace(self, entries: dict[str, bytes]) -> None:
-        with written(self._path, self._sealed(entries)) as temporary:
+        with written(self._path, self._file(entries)) as temporary:
             os.replace(temporary, self._path)
 
     @contextlib.contextmanager
@@ -206,3 +169,72 @@ class FileKeyStore(Redacted):
             yield
         finally:
             os.close(folder)
+
+
+class FileKeyStore(EntryFile):
+    """A :class:`KeyStore` in one encrypted file, mode 0600, opened with a passphrase."""
+
+    __slots__ = ("_cost", "_key", "_salt")
+
+    def __init__(self, path: Path, key: SecretBytes, cost: ScryptCost, salt: bytes, entropy: Entropy) -> None:
+        """Internal; use :meth:`create` or :meth:`open`."""
+        super().__init__(path, entropy)
+        self._key, self._cost, self._salt = key, cost, salt
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        passphrase: str,
+        *,
+        entropy: Entropy = SYSTEM,
+        cost: ScryptCost = STANDARD_COST,
+    ) -> FileKeyStore:
+        """Make an empty store in a new file. An existing file is never overwritten.
+
+        Raises:
+            KeyStoreError: the file exists, its folder cannot be written, or the passphrase is
+                shorter than 12 characters.
+        """
+        target = Path(path)
+        check_folder(target)
+        if os.path.lexists(target):
+            raise KeyStoreError(f"{target} exists and is not overwritten; open it, or choose another path")
+        if len(passphrase) < MIN_PASSPHRASE:
+            raise KeyStoreError(f"a passphrase has at least {MIN_PASSPHRASE} characters; six random words are good")
+        salt = entropy.draw(32)
+        store = cls(target, SecretBytes(cost.derive(passphrase, salt)), cost, salt, entropy)
+        store._make()
+        return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], passphrase: str, *, entropy: Entropy = SYSTEM) -> FileKeyStore:
+        """Open an existing store.
+
+        Raises:
+            KeyStoreError: no such file, others may read it, damaged, or a wrong passphrase; the
+                message says which and what to do.
+        """
+        target = Path(path)
+        file = read_file(target)
+        store = cls(target, SecretBytes(file.cost.derive(passphrase, file.salt)), file.cost, file.salt, entropy)
+        store._opened(file)
+        return store
+
+    def close(self) -> None:
+        """Wipe the file key; the store has to be opened again before it is used."""
+        self._key.wipe()
+
+    def _plain(self) -> bytes:
+        return self._opened(read_file(self._path))
+
+    def _opened(self, file: StoreFile) -> bytes:
+        try:
+            return file.open(self._key)
+        except InvalidTag:
+            raise KeyStoreError(
+                f"the passphrase does not open {self._path}; try again, or restore the file if someone altered it"
+            ) from None
+
+    def _sealed(self, plain: bytes) -> bytes:
+        return StoreFile.seal(self._key, self._cost, self._salt, self._entropy.draw(12), plain).encode()

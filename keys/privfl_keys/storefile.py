@@ -34,6 +34,7 @@ __all__ = [
     "StoreFile",
     "check_folder",
     "read_file",
+    "read_private",
     "written",
 ]
 
@@ -110,8 +111,8 @@ def check_folder(path: Path) -> None:
         raise KeyStoreError(f"the folder {path.parent} cannot be written; choose another or change its mode")
 
 
-def read_file(path: Path) -> StoreFile:
-    """Read a store without opening it; raises KeyStoreError naming what is wrong with it."""
+def read_private(path: Path) -> bytes:
+    """Read the file of a store of any kind; raises KeyStoreError if there is none, or others may read it."""
     try:
         with open(path, "rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
@@ -124,6 +125,12 @@ def read_file(path: Path) -> StoreFile:
         raise KeyStoreError(f"others may access {path}; run: chmod 600 {path}")
     if len(data) > MAX_FILE_BYTES:
         raise KeyStoreError(f"{path} is too large for a key store; check the path")
+    return data
+
+
+def read_file(path: Path) -> StoreFile:
+    """Read a store without opening it; raises KeyStoreError naming what is wrong with it."""
+    data = read_private(path)
     try:
         file = StoreFile.decode(data)
     except Malformed as error:

@@ -11,10 +11,15 @@ from privfl.cli.roles import (
     Authority,
     Federation,
     Folder,
+    Kms,
+    KmsEndpoint,
+    KmsProfile,
+    KmsRegion,
     Name,
     PassphraseFile,
     Policy,
     Rosters,
+    kept_by,
     named,
     now,
     passphrase,
@@ -33,17 +38,23 @@ def init(
     federation: Federation,
     wire: Annotated[str, typer.Option(help="The folder that all share, made if it is not there: folder:PATH.")],
     name: Name = None,
+    kms: Kms = None,
+    kms_region: KmsRegion = None,
+    kms_endpoint: KmsEndpoint = None,
+    kms_profile: KmsProfile = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the coordinator's FOLDER with its key, its request and the wire.
 
-    Running it again finishes what was interrupted.
+    Running it again finishes what was interrupted. With --kms a key of AWS KMS keeps the keys, and no passphrase is
+    asked for, now or later.
     """
     from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415 - loaded when a command runs
 
-    word = passphrase(folder, passphrase_file, found=True)
-    config = CoordinatorHome.init(folder, named(name, folder), federation, wire, word, now())
+    keeper = kept_by(kms, kms_region, kms_endpoint, kms_profile)
+    word = "" if keeper else passphrase(folder, passphrase_file, found=True)
+    config = CoordinatorHome.init(folder, named(name, folder), federation, wire, word, now(), kms=keeper)
     tell(
         as_json,
         {**config.model_dump(), "request": str(folder / "request")},

@@ -44,7 +44,7 @@ def doctor(
     """
     from privfl.runtime.doctor import Verdict, examine  # noqa: PLC0415 - the help need not wait for it
 
-    checks = list(examine(folder, passphrase=_passphrase(passphrase_file)))
+    checks = list(examine(folder, passphrase=_passphrase(folder, passphrase_file)))
     failed = any(check.verdict is Verdict.FAIL for check in checks)
     if as_json:
         typer.echo(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}))
@@ -53,10 +53,13 @@ def doctor(
     raise typer.Exit(int(failed))
 
 
-def _passphrase(file: Path | None) -> Callable[[], str] | None:
+def _passphrase(folder: Path | None, file: Path | None) -> Callable[[], str] | None:
     """How to get the passphrase without asking; None if it was not given."""
+    from privfl.homes.folder import under_kms  # noqa: PLC0415
     from privfl.homes.passphrase import VARIABLE, ask_passphrase  # noqa: PLC0415
 
+    if folder is not None and under_kms(folder):
+        return lambda: ""
     return (lambda: ask_passphrase(file)) if file is not None or os.environ.get(VARIABLE) else None
 
 

@@ -6,22 +6,30 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from privfl.clock import SystemClock
 
+if TYPE_CHECKING:
+    from privfl.homes.config import KmsConfig
+
 __all__ = [
     "AsJson",
     "Authority",
     "Federation",
     "Folder",
+    "Kms",
+    "KmsEndpoint",
+    "KmsProfile",
+    "KmsRegion",
     "Name",
     "PassphraseFile",
     "Policy",
     "Rosters",
+    "kept_by",
     "named",
     "now",
     "passphrase",
@@ -45,6 +53,13 @@ Authority = Annotated[
         "or its key in hex, or its .pub file."
     ),
 ]
+Kms = Annotated[
+    str | None,
+    typer.Option(help="Key of AWS KMS (alias/NAME, id or ARN) that keeps the folder's keys, instead of a passphrase."),
+]
+KmsRegion = Annotated[str | None, typer.Option(help="Its region; default: the AWS environment's.")]
+KmsEndpoint = Annotated[str | None, typer.Option(help="Its endpoint, of an emulator or a private link.")]
+KmsProfile = Annotated[str | None, typer.Option(help="Profile of the local AWS configuration to ask it with.")]
 Policy = Annotated[Path | None, typer.Option(help="The policy that the compliance officer signed.")]
 
 
@@ -67,7 +82,19 @@ def passphrase(folder: Path, file: Path | None, *, found: bool = False) -> str:
     from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
 
     new = not (folder / KEYS).exists()
-    return "" if new and not found else ask_passphrase(file, new=new)
+    return "" if new and not found else ask_passphrase(file, new=new, folder=folder)
+
+
+def kept_by(key: str | None, region: str | None, endpoint: str | None, profile: str | None) -> KmsConfig | None:
+    """The key service that was named; None without ``--kms``."""
+    from privfl.errors import Misuse  # noqa: PLC0415
+    from privfl.homes.config import KmsConfig  # noqa: PLC0415
+
+    if key is None:
+        if region or endpoint or profile:
+            raise Misuse("--kms-region, --kms-endpoint and --kms-profile go with --kms")
+        return None
+    return KmsConfig(key=key, region=region, endpoint=endpoint, profile=profile)
 
 
 def quoted(path: object) -> str:

@@ -14,10 +14,15 @@ from privfl.cli.roles import (
     Authority,
     Federation,
     Folder,
+    Kms,
+    KmsEndpoint,
+    KmsProfile,
+    KmsRegion,
     Name,
     PassphraseFile,
     Policy,
     Rosters,
+    kept_by,
     named,
     now,
     passphrase,
@@ -70,17 +75,23 @@ def init(
     folder: Folder,
     federation: Federation,
     name: Name = None,
+    kms: Kms = None,
+    kms_region: KmsRegion = None,
+    kms_endpoint: KmsEndpoint = None,
+    kms_profile: KmsProfile = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the site's FOLDER with its key and its enrolment request.
 
-    Running it again finishes what was interrupted.
+    Running it again finishes what was interrupted. With --kms a key of AWS KMS keeps the keys, and no passphrase is
+    asked for, now or later.
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415 - loaded when a command runs
 
-    word = passphrase(folder, passphrase_file, found=True)
-    config = SiteHome.init(folder, named(name, folder), federation, word, now())
+    keeper = kept_by(kms, kms_region, kms_endpoint, kms_profile)
+    word = "" if keeper else passphrase(folder, passphrase_file, found=True)
+    config = SiteHome.init(folder, named(name, folder), federation, word, now(), kms=keeper)
     _asked(folder, config.name, federation, config.fingerprint, as_json)
 
 

@@ -16,6 +16,8 @@ from privfl.homes.files import read_bytes, write_file
 from privfl.wires.settings import Place, WireSettings, parsed
 
 if TYPE_CHECKING:
+    from privfl_keys.kms import KmsClient
+
     from privfl.tasks import DatabaseSource, FileSource
     from privfl.wires.mailbox import Mailbox
 
@@ -25,6 +27,7 @@ __all__ = [
     "CoordinatorConfig",
     "DataConfig",
     "Format",
+    "KmsConfig",
     "OfficerConfig",
     "SiteConfig",
     "role_of",
@@ -34,12 +37,32 @@ Format = Literal["csv", "tsv", "parquet", "feather", "jsonl", "excel"]
 Database = Literal["sqlite", "postgresql"]
 
 
+class KmsConfig(Declared):
+    """Which key of AWS KMS keeps the folder's keys, instead of a passphrase. Nothing in it is secret.
+
+    Args:
+        key: id, ARN or ``alias/…``. region, endpoint, profile: by default those of the AWS environment.
+    """
+
+    key: str = Field(pattern=r"^[A-Za-z0-9_:/-]+$", max_length=2048)
+    region: str | None = Field(default=None, pattern=r"^[a-z]{2}(-[a-z]+)+-\d+$")
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+/?$")
+    profile: str | None = Field(default=None, min_length=1, max_length=128)
+
+    def client(self) -> KmsClient:
+        """The service; nothing is asked of it yet."""
+        from privfl_keys.kms import AwsKms  # noqa: PLC0415 - loaded where a folder uses it
+
+        return AwsKms(self.key, region=self.region, endpoint=self.endpoint, profile=self.profile)
+
+
 class Config(Declared):
     """What every role's file holds.
 
     Args:
         federation: the one federation that this folder takes part in.
         name: of the member, as asked for in its request. fingerprint: of its key, to be read aloud.
+        kms: what opens the folder's key store, if no passphrase does.
     """
 
     FILE: ClassVar[str]
@@ -49,6 +72,19 @@ class Config(Declared):
     federation: str
     name: str
     fingerprint: str
+    kms: Any = None  # KmsConfig
+
+    @field_validator("kms", mode="before")
+    @classmethod
+    def _known_kms(cls, fields: Any) -> KmsConfig | None:
+        if fields is None or isinstance(fields, KmsConfig):
+            return fields
+        if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+            raise ValueError("expected fields with values, such as 'key: alias/north'")
+        try:
+            return KmsConfig(**fields)
+        except Misuse as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("federation", "name")
     @classmethod

@@ -10,7 +10,7 @@ from privfl_keys import EnrolmentRequest, Identity, ScryptCost, SignedRoster
 from privfl.budget import Policy, SignedPolicy
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse
-from privfl.homes.config import CoordinatorConfig
+from privfl.homes.config import CoordinatorConfig, KmsConfig
 from privfl.homes.files import check_writable
 from privfl.homes.folder import check_founder, found, found_state, open_state, open_store, write_request
 from privfl.homes.membership import Membership, recall, verify_join
@@ -83,23 +83,37 @@ class CoordinatorHome:
         *,
         cost: ScryptCost | None = None,
         entropy: Entropy = SYSTEM,
+        kms: KmsConfig | None = None,
     ) -> CoordinatorConfig:
         """Make the folder with its key, its sealed state, its request and the wire, or finish one that was begun.
 
+        Args:
+            kms: what keeps the keys; the passphrase is not looked at then.
+
         Raises:
-            Misuse: the folder belongs to someone else, its state is gone, or no wire can be made there.
+            Misuse: the folder belongs to someone else, its state is gone, its keys are kept otherwise, or no wire can
+                be made there.
             KeyStoreError: a wrong or too short passphrase. StorageError: the disk does not take it.
         """
         known = check_founder(folder, CoordinatorConfig, federation, name)
         where = read_wire(wire, federation)
-        with found(folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost) as (
-            store,
-            identity,
-        ):
+        kms = known.kms if known is not None and kms is None else kms
+        with found(
+            folder,
+            name,
+            passphrase,
+            finished=known is not None,
+            entropy=entropy,
+            cost=cost,
+            kms=kms,
+            federation=federation,
+        ) as (store, identity):
             found_state(folder, store, identity, finished=known is not None, entropy=entropy)
             where.make()
             write_request(folder, identity, federation, "coordinator", now)
-            config = CoordinatorConfig(federation=federation, name=name, fingerprint=identity.fingerprint, wire=where)
+            config = CoordinatorConfig(
+                federation=federation, name=name, fingerprint=identity.fingerprint, wire=where, kms=kms
+            )
             config.write(folder)
             return config
 

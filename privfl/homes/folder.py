@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from privfl_keys import EnrolmentRequest, FileKeyStore, Identity, ScryptCost, SecretBytes, check_name
+from privfl_keys import EnrolmentRequest, FileKeyStore, Identity, KeyStore, ScryptCost, SecretBytes, check_name
+from privfl_keys.kms import KmsKeyStore, is_kms_store
+from privfl_keys.store import EntryFile
 from privfl_keys.storefile import STANDARD_COST
 
 from privfl.entropy import Entropy
 from privfl.errors import Misuse
-from privfl.homes.config import Config, role_of
+from privfl.homes.config import Config, KmsConfig, role_of
 from privfl.homes.files import private_folder, sweep, write_file
 from privfl.homes.lock import Lock
 from privfl.homes.state import DATABASE, State
@@ -28,8 +30,10 @@ __all__ = [
     "check_founder",
     "found",
     "found_state",
+    "open_kms_store",
     "open_state",
     "open_store",
+    "under_kms",
     "write_request",
 ]
 
@@ -60,14 +64,28 @@ def check_founder(folder: Path, kind: type[Config], federation: str, name: str) 
     return config
 
 
+def under_kms(folder: Path) -> bool:
+    """Whether a key service opens the folder's keys, so that there is no passphrase to ask for."""
+    return is_kms_store(folder / KEYS)
+
+
 @contextmanager
 def found(
-    folder: Path, name: str, passphrase: str, *, finished: bool, entropy: Entropy, cost: ScryptCost | None = None
-) -> Iterator[tuple[FileKeyStore, Identity]]:
+    folder: Path,
+    name: str,
+    passphrase: str,
+    *,
+    finished: bool,
+    entropy: Entropy,
+    cost: ScryptCost | None = None,
+    kms: KmsConfig | None = None,
+    federation: str = "",
+) -> Iterator[tuple[EntryFile, Identity]]:
     """Make ``folder`` and its identity, or go on with those there; the folder is locked meanwhile.
 
     Args:
         finished: the folder was founded before, so its key must be there and no new one is made.
+        kms: what keeps the keys instead of the passphrase; then ``federation`` is needed, which they are bound to.
 
     Yields:
         The open key store, and the identity, which is durable.
@@ -81,7 +99,10 @@ def found(
     private_folder(folder)
     with Lock(folder):
         sweep(folder)
-        store = _store(folder, passphrase, entropy, cost)
+        if kms is not None or under_kms(folder):
+            store = _kms_store(folder, kms, federation, name, entropy)
+        else:
+            store = _store(folder, passphrase, entropy, cost)
         if IDENTITY not in store.names():
             store.put(IDENTITY, Identity.generate(name, entropy).secret_bytes())
     try:
@@ -94,17 +115,20 @@ def found(
 
 
 @contextmanager
-def open_store(folder: Path, passphrase: str) -> Iterator[tuple[FileKeyStore, Identity]]:
-    """The key store of a founded folder and its identity; raises KeyStoreError for a wrong passphrase."""
+def open_store(folder: Path, passphrase: str) -> Iterator[tuple[EntryFile, Identity]]:
+    """The key store of a founded folder and its identity; raises KeyStoreError for a wrong passphrase.
+
+    Where a key service keeps the keys the passphrase is not looked at.
+    """
     _check_keys(folder)
-    store = FileKeyStore.open(folder / KEYS, passphrase)
+    store = open_kms_store(folder) if under_kms(folder) else FileKeyStore.open(folder / KEYS, passphrase)
     try:
         yield store, _identity(store)
     finally:
         store.close()
 
 
-def found_state(folder: Path, store: FileKeyStore, identity: Identity, *, finished: bool, entropy: Entropy) -> None:
+def found_state(folder: Path, store: KeyStore, identity: Identity, *, finished: bool, entropy: Entropy) -> None:
     """Make the folder's sealed state unless it is there.
 
     Raises:
@@ -121,7 +145,7 @@ def found_state(folder: Path, store: FileKeyStore, identity: Identity, *, finish
         make(folder, key, identity.site_id, entropy=entropy).close()
 
 
-def open_state(folder: Path, store: FileKeyStore, identity: Identity) -> State:
+def open_state(folder: Path, store: KeyStore, identity: Identity) -> State:
     """Open the sealed state of a founded folder, and with it the folder's lock.
 
     Raises:
@@ -150,6 +174,37 @@ def write_request(
     return request
 
 
+def open_kms_store(folder: Path) -> KmsKeyStore:
+    """The key store of a founded folder that a key service opens.
+
+    Raises:
+        Misuse: the folder's keys are under a passphrase, or its configuration does not name the service's key.
+        KeyStoreError: the service refuses, or the file is not this member's.
+    """
+    kind = role_of(folder)
+    config = None if kind is None else kind.read(folder)
+    if not under_kms(folder):
+        raise Misuse(f"the keys in {folder} are under a passphrase, not under a key service")
+    if config is None or config.kms is None:
+        where = folder / kind.FILE if kind else folder
+        raise Misuse(f"the keys in {folder} are under a key service that {where} does not name; restore that file")
+    client = config.kms.client()
+    return KmsKeyStore.open(folder / KEYS, client, federation=config.federation, member=config.name)
+
+
+def _kms_store(folder: Path, kms: KmsConfig | None, federation: str, name: str, entropy: Entropy) -> KmsKeyStore:
+    path = folder / KEYS
+    if kms is None:
+        raise Misuse(f"the keys in {folder} are under a key service; give --kms with its key again")
+    if not path.exists():
+        return KmsKeyStore.create(path, kms.client(), federation=federation, member=name, entropy=entropy)
+    if not is_kms_store(path):
+        raise Misuse(
+            f"the keys in {folder} are under a passphrase, and stay so; leave out --kms, or choose a new folder"
+        )
+    return KmsKeyStore.open(path, kms.client(), federation=federation, member=name, entropy=entropy)
+
+
 def _store(folder: Path, passphrase: str, entropy: Entropy, cost: ScryptCost | None) -> FileKeyStore:
     path = folder / KEYS
     if path.exists():
@@ -165,7 +220,7 @@ def _check_keys(folder: Path) -> None:
         )
 
 
-def _identity(store: FileKeyStore) -> Identity:
+def _identity(store: KeyStore) -> Identity:
     with store.get(IDENTITY) as secret:
         return Identity.from_secret_bytes(secret.reveal())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from privfl_keys import EnrolmentRequest, FileKeyStore, Identity, ScryptCost, SealingKey
+from privfl_keys import EnrolmentRequest, Identity, KeyStore, ScryptCost, SealingKey
 
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse
@@ -79,7 +79,7 @@ class OfficerHome:
         return write_request(self.folder, self.identity, self.config.federation, self.config.role, now, sealing)
 
 
-def _sealing(store: FileKeyStore, role: str) -> SealingKey | None:
+def _sealing(store: KeyStore, role: str) -> SealingKey | None:
     if role != "auditor":
         return None
     with store.get(SEALING) as secret:

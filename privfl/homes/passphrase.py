@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from privfl.errors import Misuse
+from privfl.homes.folder import under_kms
 
 __all__ = ["VARIABLE", "ask_passphrase"]
 
@@ -15,15 +16,18 @@ VARIABLE = "PRIVFL_PASSPHRASE"
 MIN_CHARACTERS = 12  # what the key store demands; said here before it is typed a second time
 
 
-def ask_passphrase(file: Path | None, *, new: bool = False) -> str:
+def ask_passphrase(file: Path | None, *, new: bool = False, folder: Path | None = None) -> str:
     """Return the passphrase; the environment comes before the file, the file before the terminal.
 
     Args:
         file: its first line is the passphrase. new: a store is about to be made, so a typed one is asked for twice.
+        folder: whose keys are to be opened; where a key service does that nobody is asked, and it is empty.
 
     Raises:
         Misuse: none of the three ways gives one, or the two that were typed differ.
     """
+    if folder is not None and under_kms(folder):
+        return ""
     if given := os.environ.get(VARIABLE):
         return given
     if file is not None:

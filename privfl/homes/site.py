@@ -17,7 +17,7 @@ from privfl.budget.ledger import Ledger
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse
 from privfl.homes import data
-from privfl.homes.config import Format, SiteConfig
+from privfl.homes.config import Format, KmsConfig, SiteConfig
 from privfl.homes.files import check_writable
 from privfl.homes.folder import check_founder, found, found_state, open_state, open_store, write_request
 from privfl.homes.ledgers import LEDGER, KnownLedger, check_population, ledger_path, open_ledger
@@ -132,23 +132,34 @@ class SiteHome:
         *,
         cost: ScryptCost | None = None,
         entropy: Entropy = SYSTEM,
+        kms: KmsConfig | None = None,
     ) -> SiteConfig:
         """Make the folder with its key, its sealed state and its request, or finish one that was begun.
 
+        Args:
+            kms: what keeps the keys; the passphrase is not looked at then.
+
         Raises:
-            Misuse: the folder belongs to someone else, or its state is gone.
+            Misuse: the folder belongs to someone else, or its state is gone, or its keys are kept otherwise.
             KeyStoreError: a wrong or too short passphrase. StorageError: the disk does not take it.
         """
         known = check_founder(folder, SiteConfig, federation, name)
-        with found(folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost) as (
-            store,
-            identity,
-        ):
+        kms = known.kms if known is not None and kms is None else kms
+        with found(
+            folder,
+            name,
+            passphrase,
+            finished=known is not None,
+            entropy=entropy,
+            cost=cost,
+            kms=kms,
+            federation=federation,
+        ) as (store, identity):
             found_state(folder, store, identity, finished=known is not None, entropy=entropy)
             write_request(folder, identity, federation, "site", now)
             if isinstance(known, SiteConfig):
                 return known
-            config = SiteConfig(federation=federation, name=name, fingerprint=identity.fingerprint)
+            config = SiteConfig(federation=federation, name=name, fingerprint=identity.fingerprint, kms=kms)
             config.write(folder)
             return config
 
