@@ -35,7 +35,7 @@ WITHOUT_NOISE = "exact sums leave the sites and no noise protects anyone"
 _EXAMPLE = '"' + "0123456789abcdef" * 4 + '"'
 _DIGEST = re.compile("[0-9a-f]{64}")
 Mode = Literal["voted", "complete"]
-TaskKind = Literal["logistic", "linear", "averaging"]
+TaskKind = Literal["logistic", "linear", "averaging", "update"]
 Whole = Annotated[int, Field(ge=1, le=2**32 - 1)]
 
 

@@ -22,7 +22,7 @@ from privfl.dp.accounting import root_up
 __all__ = ["Section", "explain", "figures", "listed"]
 
 #: What one contribution of each task is, which decides for whom it can be charged.
-_TASK_UNIT = {"logistic": Unit.RECORD, "linear": Unit.RECORD, "averaging": Unit.SITE}
+_TASK_UNIT = {"logistic": Unit.RECORD, "linear": Unit.RECORD, "averaging": Unit.SITE, "update": Unit.SITE}
 _ORDER = (Unit.RECORD, Unit.SUBJECT, Unit.SITE)
 _ODDS = {
     Unit.RECORD: "to a row being in the data",
@@ -243,7 +243,8 @@ def _exactly(value: float | None) -> str:
 
 def _asked(policy: Policy) -> Iterator[str]:
     for kind, task in policy.tasks.items():
-        yield f"Train a model of kind {kind}, with one contribution clipped at {_exactly(task.clip)} or less."
+        what = "Run an app's own training, whatever it reads" if kind == "update" else f"Train a model of kind {kind}"
+        yield f"{what}, with one contribution clipped at {_exactly(task.clip)} or less."
         need = _TASK_UNIT[kind]
         if not policy.noiseless and policy.unit is Unit.SUBJECT and need is Unit.RECORD:
             yield (

@@ -1,4 +1,4 @@
-"""Questions from a peer's bytes: training tasks by this package, all others by what is installed beside it."""
+"""Questions from a peer's bytes: training by this package, all others by what is installed beside it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from privfl.codec import decode
 from privfl.errors import Malformed
 from privfl.learn import Task
 from privfl.learn.planning import Descriptor
+from privfl.learn.updates import UpdateDescriptor, UpdateQuestion
 from privfl.tasks import Question
 from privfl.tasks.plugins import plugin
 
@@ -24,6 +25,8 @@ def question_from(descriptor: bytes) -> Question:
     match decode(descriptor):
         case (Descriptor.TAG, *_):
             return Task.from_descriptor(descriptor)
+        case (UpdateDescriptor.TAG, *_):
+            return UpdateQuestion.from_descriptor(descriptor)
         case (str(tag), *_):
             try:
                 make = plugin(GROUP, tag)
