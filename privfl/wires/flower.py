@@ -1,25 +1,56 @@
 """The Flower wire: each member's mail rests in a wire folder of its own home, and a Flower app carries it.
 
 Neither the site's nor the coordinator's process knows Flower: both read and write their own folder (the spool),
-whatever carries what lies there.
+whatever carries what lies there (see :mod:`privfl.wires.flower_carry`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from privfl.errors import Misuse
-from privfl.wires.folder import FolderWire
+from privfl.wires.folder import FolderMailbox, FolderWire
 
-__all__ = ["SPOOL", "spool_of"]
+__all__ = ["SPOOL", "SpoolMailbox", "spool_of"]
 
 SPOOL = "flower"
 
 
-def spool_of(home: Path) -> FolderWire:
+class Spool(FolderWire):
+    """A wire folder in a member's own home, whose bodies are tidied away once no letter names them."""
+
+    def mailbox(self, own: bytes) -> SpoolMailbox:
+        """The own end; raises WireError if the folder cannot be written."""
+        return SpoolMailbox(self, own)
+
+
+class SpoolMailbox(FolderMailbox):
+    """The end of a spool: a body that is put again counts as new, so that it stays until its letter is written."""
+
+    def put_body(self, sha256: bytes, data: bytes | memoryview, *, recipient: bytes | None = None) -> None:
+        """See the contract; the body is durable when this returns."""
+        tree, name = self._wire.tree, sha256.hex()
+        super().put_body(sha256, data)
+        try:
+            with tree.inside("bodies", name[:2]) as folder:
+                os.utime(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:  # tidied away between the two steps
+            super().put_body(sha256, data)
+        except OSError:
+            return
+
+
+def spool_of(home: Path) -> Spool:
     """The wire folder of a member, made if it is not there; raises Misuse if that cannot be."""
     path = home / SPOOL
+    with contextlib.suppress(Misuse):
+        return Spool(path)
     try:
-        return FolderWire(path)
+        FolderWire.create(path)
     except Misuse:
-        return FolderWire.create(path)
+        with contextlib.suppress(Misuse):  # the carrier, or the member itself, made it just now
+            return Spool(path)
+        raise
+    return Spool(path)

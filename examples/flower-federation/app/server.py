@@ -1,0 +1,5 @@
+"""The coordinator."""
+
+from privfl.flower.server import app
+
+__all__ = ["app"]
