@@ -27,6 +27,7 @@ from privfl.runtime.terms import PolicyTerms
 from privfl.runtime.watched import WatchedMailbox
 from privfl.secagg import Upload
 from privfl.secagg.messages import SeenHead
+from privfl.tasks import SiteData
 
 __all__ = ["ALARM", "SiteProcess", "acknowledge_rollback", "run_site"]
 
@@ -45,6 +46,7 @@ class SiteProcess:
 
     Args:
         checkpoint: called by name after each durable step of a slot; for tests that kill the process there.
+        data: what answers, where it is not the table that the site was opened with.
     """
 
     site: OpenSite
@@ -52,6 +54,7 @@ class SiteProcess:
     entropy: Entropy
     checkpoint: Callable[[str, int], None] = lambda name, round_: None
     answer_after_ms: int = 0
+    data: SiteData | None = None
 
     def __post_init__(self) -> None:
         site, now = self.site, self.clock.now()
@@ -71,7 +74,7 @@ class SiteProcess:
             site.party,
             PolicyTerms(site.policy),
             site.ledger,
-            site.data,
+            site.data if self.data is None else self.data,
             store,
             self.wire,
             self.clock,
@@ -272,10 +275,12 @@ def run_site(
     entropy: Entropy = SYSTEM,
     checkpoint: Callable[[str, int], None] = lambda name, round_: None,
     answer_after_ms: int = 0,
+    data: Callable[[OpenSite], SiteData] | None = None,
 ) -> int:
     """Open a site's folder and serve; returns how many uploads were made.
 
     Args:
+        data: makes what answers in place of the bound table, which then is not read.
         stop: asked between messages. idle_ms: stop by itself when nothing has come for so long.
         answer_after_ms: see :class:`~privfl.runtime.site.SiteNode`.
 
@@ -286,8 +291,9 @@ def run_site(
     clock = clock or SystemClock()
     process = None
     try:
-        with SiteHome.open(folder, passphrase, clock.now()) as site:
-            process = SiteProcess(site, clock, entropy, checkpoint, answer_after_ms)
+        with SiteHome.open(folder, passphrase, clock.now(), data=data is None) as site:
+            answers = None if data is None else data(site)
+            process = SiteProcess(site, clock, entropy, checkpoint, answer_after_ms, answers)
             try:
                 with where(epoch=process.node.machine.epoch):
                     log.info("site %s is up: policy version %d", site.name, site.policy.version)
