@@ -1,7 +1,8 @@
 """The mailbox contract as tests: a wire subclasses :class:`MailboxContract` and says how an end is opened.
 
 A wire that passes may lose nothing that was not acknowledged, shows nobody another's mail, and keeps the
-first body of a name. Order, delay and repetition are its own business.
+first body of a name. Who writes a body says for whom, who reads one says whose. Order, delay and repetition are
+its own business.
 """
 
 from __future__ import annotations
@@ -98,38 +99,38 @@ class MailboxContract:
         """Bodies of any size are read by whoever knows the name; a view of memory is as good as bytes."""
         data = os.urandom(size)
         name = hashlib.sha256(data).digest()
-        self.open(NORTH).put_body(name, memoryview(bytearray(data)))
-        assert self.open(SOUTH).get_body(name) == data
+        self.open(NORTH).put_body(name, memoryview(bytearray(data)), recipient=SOUTH)
+        assert self.open(SOUTH).get_body(name, sender=NORTH) == data
 
     def test_the_first_write_of_a_body_wins(self) -> None:
         """A second write under the same name changes nothing and is no error, whoever makes it."""
         name = hashlib.sha256(b"first").digest()
-        self.open(NORTH).put_body(name, b"first")
-        self.open(NORTH).put_body(name, b"other")
-        self.open(SOUTH).put_body(name, b"third")
-        assert self.open(SOUTH).get_body(name) == b"first"
+        self.open(NORTH).put_body(name, b"first", recipient=SOUTH)
+        self.open(NORTH).put_body(name, b"other", recipient=SOUTH)
+        self.open(SOUTH).put_body(name, b"third", recipient=SOUTH)
+        assert self.open(SOUTH).get_body(name, sender=NORTH) == b"first"
 
     def test_a_body_is_copied(self) -> None:
         """A sender that reuses its buffer does not change what was stored."""
         buffer = bytearray(b"before")
         name = hashlib.sha256(buffer).digest()
-        self.open(NORTH).put_body(name, memoryview(buffer))
+        self.open(NORTH).put_body(name, memoryview(buffer), recipient=SOUTH)
         buffer[:] = b"after!"
-        assert self.open(SOUTH).get_body(name) == b"before"
+        assert self.open(SOUTH).get_body(name, sender=NORTH) == b"before"
 
     def test_a_missing_body_is_the_wire_s_error(self) -> None:
         """A name that nobody wrote raises WireError."""
         with pytest.raises(WireError):
-            self.open(SOUTH).get_body(hashlib.sha256(os.urandom(8)).digest())
+            self.open(SOUTH).get_body(hashlib.sha256(os.urandom(8)).digest(), sender=NORTH)
 
     @pytest.mark.parametrize("size", [0, 4, 6, 1 << 40])
     def test_a_body_of_another_size_is_not_read(self, size: int) -> None:
         """Who knows the size says so, and a wrong body is the wire's error before it takes any memory."""
         name = hashlib.sha256(b"right").digest()
-        self.open(NORTH).put_body(name, b"right")
+        self.open(NORTH).put_body(name, b"right", recipient=SOUTH)
         with pytest.raises(WireError):
-            self.open(SOUTH).get_body(name, size=size)
-        assert self.open(SOUTH).get_body(name, size=5) == b"right"
+            self.open(SOUTH).get_body(name, size=size, sender=NORTH)
+        assert self.open(SOUTH).get_body(name, size=5, sender=NORTH) == b"right"
 
     def test_a_body_is_dropped_as_often_as_one_likes(self) -> None:
         """Dropping is no error for a body that is there, gone, or never was; a dropped name can be written again."""
@@ -137,18 +138,18 @@ class MailboxContract:
         north, south = self.open(NORTH), self.open(SOUTH)
         south.drop_body(name)
         for _ in range(2):
-            north.put_body(name, b"body")
-            north.put_body(other, b"other")
-            assert south.get_body(name, size=4) == b"body"
+            north.put_body(name, b"body", recipient=SOUTH)
+            north.put_body(other, b"other", recipient=SOUTH)
+            assert south.get_body(name, size=4, sender=NORTH) == b"body"
             south.drop_body(name)
             north.drop_body(name)
-            assert south.get_body(other) == b"other"
+            assert south.get_body(other, sender=NORTH) == b"other"
 
     def test_a_body_of_eight_mebibytes_comes_back_whole(self) -> None:
         """As large as a real model's vector."""
         data = os.urandom(1 << 20) * 8
         name = hashlib.sha256(data).digest()
-        self.open(NORTH).put_body(name, data)
+        self.open(NORTH).put_body(name, data, recipient=SOUTH)
         assert self.open(SOUTH).get_body(name, size=len(data)) == data
 
     @pytest.mark.parametrize("participant", [bytes(32), b"\xff" * 32, b"/../" * 8, b"\x00\n*?'\"\\:" * 4])
@@ -156,8 +157,8 @@ class MailboxContract:
         """Nothing in an id or a body's name means anything to the wire."""
         self.open(NORTH).send(participant, participant)
         assert {one.data for one in self.collect(self.open(participant), 1)} == {participant}
-        self.open(participant).put_body(participant, b"named")
-        assert self.open(NORTH).get_body(participant, size=5) == b"named"
+        self.open(participant).put_body(participant, b"named", recipient=NORTH)
+        assert self.open(NORTH).get_body(participant, size=5, sender=participant) == b"named"
 
     def test_the_longest_envelope_passes(self) -> None:
         """Whatever fits an envelope fits the wire."""
@@ -193,13 +194,13 @@ class MailboxContract:
         name = hashlib.sha256(b"contended").digest()
 
         def write(who: int) -> None:
-            self.open(NORTH).put_body(name, bytes([who]) * 300_000)
+            self.open(NORTH).put_body(name, bytes([who]) * 300_000, recipient=SOUTH)
 
         self.at_once(write, 4)
-        won = self.open(SOUTH).get_body(name)
+        won = self.open(SOUTH).get_body(name, sender=NORTH)
         assert won in {bytes([who]) * 300_000 for who in range(4)}
-        self.open(NORTH).put_body(name, b"late")
-        assert self.open(SOUTH).get_body(name, size=300_000) == won
+        self.open(NORTH).put_body(name, b"late", recipient=SOUTH)
+        assert self.open(SOUTH).get_body(name, size=300_000, sender=NORTH) == won
 
     def test_a_reader_killed_before_it_acknowledges(self) -> None:
         """What it held comes again to the one started in its place."""

@@ -1,0 +1,164 @@
+"""One coordinator at a time: an object in the bucket says which, for as long as it renews it.
+
+It is written by S3's conditions alone (``If-None-Match: *``, ``If-Match``), so that of two that start together one
+wins. It guards against a second machine started by mistake; two processes in one folder exclude each other there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from privfl.errors import Misuse, WireError
+from privfl.wires.aws.errors import Absent, Present, speaking
+from privfl.wires.aws.names import lease_key
+from privfl.wires.aws.retry import persist
+from privfl.wires.aws.session import Clients
+
+__all__ = ["Lease"]
+
+log = logging.getLogger(__name__)
+LONGEST = 4096
+LOOK_S = 0.5
+
+
+class Lease:
+    """The right to be ``federation``'s coordinator, held from :meth:`take` to :meth:`release`.
+
+    It lasts ``visibility`` seconds beyond the last renewal, which comes three times as often.
+    """
+
+    def __init__(self, clients: Clients, federation: str, home: Path) -> None:
+        self._clients, self._key = clients, lease_key(federation)
+        self._lasts = float(clients.settings.visibility)
+        self._bucket: dict[str, Any] = {"Bucket": clients.settings.bucket}
+        if clients.settings.account:
+            self._bucket["ExpectedBucketOwner"] = clients.settings.account
+        self._holder = holder(home)
+        self._etag = ""
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.lost: Misuse | None = None
+
+    def take(self) -> None:
+        """Become the coordinator at work.
+
+        A lease that is not renewed is waited for until it has run out: its holder was killed.
+
+        Raises:
+            Misuse: another one is at work.
+        """
+        seen, since = "", time.monotonic()
+        while not self._put({"IfNoneMatch": "*"}):
+            found = self._read()
+            if found is None:
+                continue
+            etag, whose = found
+            if etag != seen:
+                if seen and whose.get("holder") != self._holder:
+                    raise self._taken(whose)
+                seen, since = etag, time.monotonic()
+            if (whose.get("holder") == self._holder or time.monotonic() - since > self._lasts) and self._put(
+                {"IfMatch": etag}
+            ):
+                break
+            if self._ended.wait(LOOK_S):
+                raise WireError("the mailbox was closed")
+        self._thread = threading.Thread(target=self._renew, name="privfl-lease", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let another one be the coordinator."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        if self._etag and self.lost is None:
+            with contextlib.suppress(WireError, Misuse), speaking("s3", self._arn):
+                found = self._read()
+                if found is not None and found[0] == self._etag:
+                    self._clients.s3.delete_object(**self._bucket, Key=self._key)
+
+    def check(self) -> None:
+        """Raise Misuse if another coordinator has taken over."""
+        if self.lost is not None:
+            raise Misuse(str(self.lost))
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._lasts / 3):
+            try:
+                if self._put({"IfMatch": self._etag}) or self._put({"IfNoneMatch": "*"}):
+                    continue
+                found = self._read()
+                if found is not None and found[1].get("holder") == self._holder:
+                    self._etag = found[0]
+                elif found is not None:
+                    self.lost = self._taken(found[1])
+                    log.error("%s", self.lost)
+                    return
+            except (WireError, Misuse) as error:
+                log.warning("the coordinator's lease is not renewed: %s", error)
+
+    def _put(self, condition: dict[str, Any]) -> bool:
+        """Write the lease under a condition; False if that does not hold."""
+        said = {"holder": self._holder, "host": socket.gethostname()[:100], "count": uuid.uuid4().hex}
+
+        def put() -> bool:
+            try:
+                with speaking("s3", self._arn, opening=self._thread is None):
+                    done = self._clients.s3.put_object(
+                        **self._bucket, Key=self._key, Body=json.dumps(said).encode(), **condition
+                    )
+            except (Present, Absent):
+                return False
+            self._etag = done["ETag"]
+            return True
+
+        return persist(put, self._clients, closed=self._ended)
+
+    def _read(self) -> tuple[str, dict[str, Any]] | None:
+        def read() -> tuple[str, dict[str, Any]] | None:
+            try:
+                with speaking("s3", self._arn, opening=self._thread is None):
+                    answer = self._clients.s3.get_object(**self._bucket, Key=self._key)
+                    with contextlib.closing(answer["Body"]) as body:
+                        data = body.read(LONGEST)
+            except Absent:
+                return None
+            try:
+                found = json.loads(data)
+            except (ValueError, RecursionError):
+                found = None
+            return answer["ETag"], found if isinstance(found, dict) else {}
+
+        return persist(read, self._clients, closed=self._ended)
+
+    def _taken(self, whose: dict[str, Any]) -> Misuse:
+        host = ascii(str(whose.get("host", "?"))[:100])
+        return Misuse(
+            f"another coordinator of this federation is at work, on {host}; stop it first. If it was killed, "
+            f"start again in {self._lasts:.0f} seconds"
+        )
+
+    @property
+    def _arn(self) -> str:
+        return f"arn:aws:s3:::{self._bucket['Bucket']}/{self._key}"
+
+
+def holder(home: Path) -> str:
+    """What tells this folder on this machine from a copy of it elsewhere; nothing can be read from it."""
+    parts = [str(home.resolve()), socket.gethostname(), f"{uuid.getnode():x}"]
+    with contextlib.suppress(OSError):
+        found = os.stat(home)
+        parts += [str(found.st_ino), str(found.st_dev)]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text(encoding="utf-8"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,73 @@
+"""A look at the wire from a member's folder, without its key: who AWS takes it for, and whether its queue is there."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from privfl_keys import VerifyKey
+from privfl_keys.enrolment import EnrolmentRequest
+
+from privfl.errors import Misuse, PrivflError
+from privfl.wires.aws.errors import Absent, speaking
+from privfl.wires.aws.mailbox import OPENING_S, own_queue
+from privfl.wires.aws.names import body_prefixes
+from privfl.wires.aws.retry import persist
+from privfl.wires.aws.session import Clients, clients
+from privfl.wires.settings import AwsSettings, Place
+
+__all__ = ["probed"]
+
+LONGEST = 1 << 20
+
+
+def probed(settings: AwsSettings, home: Path) -> str:
+    """What was found, in words; nothing is sent, received or written.
+
+    Raises:
+        Misuse: credentials, clock, certificate, queue or bucket are not as they must be. WireError: AWS is away.
+    """
+    place = _place(home)
+    made = clients(settings, place.name)
+    try:
+        who = persist(lambda: _caller(made), made, patience=OPENING_S)
+        url = own_queue(made, place)
+        persist(lambda: _readable(made, place), made, patience=OPENING_S)
+        waiting = _waiting(made, url)
+    finally:
+        made.close()
+    return f"AWS knows this member as {who}; its queue is there{waiting}, and the bucket {settings.bucket} can be read"
+
+
+def _place(home: Path) -> Place:
+    """Whose folder this is, by what in it is no secret."""
+    for role, name in (("site", "site.yaml"), ("coordinator", "coordinator.yaml")):
+        with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, PrivflError):
+            fields = yaml.safe_load((home / name).read_bytes()[:LONGEST].decode())
+            request = EnrolmentRequest.decode((home / "request").read_bytes()[:LONGEST])
+            return Place(
+                VerifyKey(request.verify_key).site_id, str(fields["name"]), role, str(fields["federation"]), home
+            )
+    raise Misuse(f"{home} is no folder of a site or coordinator with its request; restore these files")
+
+
+def _caller(made: Clients) -> str:
+    with speaking("sts", "AWS", opening=True):
+        return made.sts.get_caller_identity()["Arn"]
+
+
+def _readable(made: Clients, place: Place) -> None:
+    """Ask for an object that cannot be there: only a bucket and a permission that are there say so."""
+    prefix, bucket = body_prefixes(place.federation, place.own).inbox, made.settings.bucket
+    owner: dict[str, Any] = {"ExpectedBucketOwner": made.settings.account} if made.settings.account else {}
+    with contextlib.suppress(Absent), speaking("s3", f"arn:aws:s3:::{bucket}/{prefix}*", opening=True):
+        made.s3.get_object(Bucket=bucket, Key=prefix + "probe", **owner)["Body"].close()
+
+
+def _waiting(made: Clients, url: str) -> str:
+    with contextlib.suppress(PrivflError), speaking("sqs", url):
+        asked = made.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+        return f" with {int(asked['Attributes']['ApproximateNumberOfMessages'])} messages waiting"
+    return ""
