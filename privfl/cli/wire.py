@@ -1,4 +1,4 @@
-"""``privfl wire folder``: make a wire folder, see what waits in it, carry its messages over an air gap."""
+"""``privfl wire``: show what is named; make a wire folder, see what waits in it, carry it over an air gap."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from privfl.cli import wire_show
 from privfl.clock import SystemClock
 from privfl.errors import Misuse
 from privfl.wires import FolderWire, pack, unpack
@@ -20,6 +21,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Look after the wires that carry the federation's messages.", no_args_is_help=True)
 folder = typer.Typer(help="A shared directory as a wire; over an air gap by parcels.", no_args_is_help=True)
+wire_show.add_to(app)
 app.add_typer(folder, name="folder")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -17,13 +17,15 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import Field, field_validator
+from privfl_keys import check_name
+from pydantic import Field, ValidationInfo, field_validator
 
 from privfl.declared import Declared
+from privfl.declared_words import nearest
 from privfl.errors import Misuse, WireError
 
 if TYPE_CHECKING:
@@ -40,9 +42,18 @@ __all__ = [
     "read_wire",
 ]
 
-MAX_FILE = 1 << 20
 _FOLDER = "folder:"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+#: Texts of AWS's with a form: the form, and what to write.
+_FORMS = {
+    "region": (r"[a-z]{2}(-[a-z]+)+-\d+", "a region, such as eu-central-1"),
+    "prefix": (r"[A-Za-z0-9_-]{1,24}", "1 to 24 letters, digits, hyphens and underscores"),
+    "role": (
+        r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@{}/-]+",
+        "the role's ARN, such as arn:aws:iam::123456789012:role/privfl-{name}",
+    ),
+    "account": (r"\d{12}", "the account's 12 digits, in quotes"),
+}
 Seconds = Annotated[int, Field(ge=1, le=43_200)]
 
 
@@ -66,6 +77,8 @@ class WireSettings(Declared):
     """One kind of wire; the base of all."""
 
     KINDS: ClassVar[dict[str, type[WireSettings]]] = {}
+    #: What has to be there before this wire carries anything, in words.
+    NEEDS: ClassVar[str] = ""
     kind: str
 
     @classmethod
@@ -98,6 +111,9 @@ class WireSettings(Declared):
 class FolderSettings(WireSettings):
     """A shared directory; ``path`` is absolute."""
 
+    NEEDS = "a directory that every member's user can read and write: privfl wire folder create PATH --group"
+    text_means = "the path of the shared folder"
+
     kind: Literal["folder"] = "folder"
     path: str
 
@@ -105,7 +121,7 @@ class FolderSettings(WireSettings):
     @classmethod
     def _absolute(cls, path: str) -> str:
         if not path or "\0" in path:
-            raise ValueError("this wire names no folder; write folder:PATH")
+            raise ValueError("this wire names no folder; write the path of a shared folder")
         return str(Path(path).expanduser().absolute())
 
     def open(self, place: Place) -> Mailbox:
@@ -164,21 +180,42 @@ class AwsSettings(WireSettings):
         retain_days: how long bodies are kept at most, by the bucket's own rule.
     """
 
+    NEEDS = (
+        'pip install "privfl[aws]"; AWS credentials at every member (environment, profile, single sign-on or the '
+        "machine's role); queues and bucket, made once by: privfl wire aws init"
+    )
+    text_means = "text (digits alone in quotes)"
+
     kind: Literal["aws"] = "aws"
-    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d+$")
+    region: str
     bucket: str
-    prefix: str = Field(default="privfl", pattern=r"^[A-Za-z0-9_-]{1,24}$")
+    prefix: str = "privfl"
     endpoint: str | None = None
     kms_key: str | None = None
-    role: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@{}/-]+$")
+    role: str | None = None
     external_id: str | None = None
     session_tags: dict[str, str] = Field(default_factory=dict)
     profile: str | None = None
-    account: str | None = Field(default=None, pattern=r"^\d{12}$")
+    account: str | None = None
     visibility: Seconds = 30
     poll: Annotated[int, Field(ge=1, le=20)] = 20
     part_mib: Annotated[int, Field(ge=5, le=512)] = 64
     retain_days: Annotated[int, Field(ge=1, le=365)] = 14
+
+    @field_validator(*_FORMS)
+    @classmethod
+    def _formed(cls, text: str | None, info: ValidationInfo) -> str | None:
+        form, words = _FORMS[info.field_name or ""]
+        if text is not None and not re.fullmatch(form, text, re.ASCII):
+            raise ValueError(f"{text[:60]!r} will not do; write {words}")
+        return text
+
+    @field_validator("session_tags", mode="before")
+    @classmethod
+    def _texts(cls, tags: Any) -> Any:
+        if not isinstance(tags, Mapping) or not all(isinstance(one, str) for pair in tags.items() for one in pair):
+            raise ValueError("write tags with text values (digits alone in quotes), such as {team: cardiology}")
+        return tags
 
     @field_validator("bucket")
     @classmethod
@@ -191,23 +228,32 @@ class AwsSettings(WireSettings):
     @classmethod
     def _an_address(cls, endpoint: str | None) -> str | None:
         if endpoint is not None and not re.fullmatch(r"https?://[^\s/@]+/?", endpoint):
-            raise ValueError(f"{endpoint!r} is no endpoint; write https://host:port, without user or password")
+            shown = re.sub(r"(//).*@", r"\1…@", endpoint[:200])
+            raise ValueError(f"{shown!r} is no endpoint; write https://host:port, without user or password")
         return endpoint
 
     def open(self, place: Place) -> Mailbox:
         """The end of the SQS and S3 wire."""
+        _check_extra("boto3", "aws")
         from privfl.wires.aws import open_mailbox  # noqa: PLC0415 - an extra
 
         return open_mailbox(self, place)
 
     def probe(self, home: Path) -> str:
         """Whether endpoint and credentials work, and bucket and queue are there."""
+        _check_extra("boto3", "aws")
         from privfl.wires.aws import probe  # noqa: PLC0415
 
         return probe(self, home)
 
     def __str__(self) -> str:
         return f"aws:{self.bucket} ({self.region})"
+
+
+def _check_extra(module: str, extra: str) -> None:
+    """Raise Misuse unless ``module`` is installed."""
+    if find_spec(module) is None:
+        raise Misuse(f'the wire of kind {extra} needs more than is installed here: pip install "privfl[{extra}]"')
 
 
 class FlowerSettings(WireSettings):
@@ -219,6 +265,11 @@ class FlowerSettings(WireSettings):
             opened for each message.
         idle: seconds after which a resident site that was asked nothing ends.
     """
+
+    NEEDS = (
+        'pip install "privfl[flower]"; a SuperLink that all reach, a SuperNode at every site, and the privfl app: '
+        "see docs/flower.md"
+    )
 
     kind: Literal["flower"] = "flower"
     poll: Seconds = 15
@@ -244,10 +295,29 @@ class FederationFile(Declared):
     federation: str
     wire: Any
 
+    @field_validator("federation")
+    @classmethod
+    def _usable(cls, name: str) -> str:
+        try:
+            return check_name(name)
+        except Misuse as error:
+            raise ValueError(str(error)) from None
+
     @field_validator("wire", mode="before")
     @classmethod
     def _known(cls, fields: Any) -> WireSettings:
         return parsed(fields)
+
+    def to_yaml(self) -> str:
+        """As :func:`read_federation` reads it; every text is in quotes, so that none is taken for something else."""
+        import yaml  # noqa: PLC0415 - only who writes YAML pays for it
+
+        class Quoting(yaml.SafeDumper):
+            pass
+
+        Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, '"'))
+        fields = {"federation": self.federation, "wire": self.wire.stored()}
+        return yaml.dump(fields, Dumper=Quoting, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def parsed(fields: Any) -> WireSettings:
@@ -265,9 +335,13 @@ def parsed(fields: Any) -> WireSettings:
     if fields.get("kind") == "memory":
         raise ValueError("the memory wire lives in one process, for notebooks (privfl.Federation.local); choose "
                          f"kind: {kinds}")  # fmt: skip
-    found = WireSettings.KINDS.get(str(fields.get("kind")))
+    if "kind" not in fields:
+        raise ValueError(f"kind: is missing; choose one of {kinds}")
+    found = WireSettings.KINDS.get(str(fields["kind"]))
     if found is None:
-        raise ValueError(f"{fields.get('kind')!r} is no kind of wire; choose kind: {kinds}")
+        near = nearest(fields["kind"], WireSettings.KINDS)
+        meant = f"did you mean {near}?" if near else f"choose one of {kinds}"
+        raise ValueError(f"kind: {str(fields['kind'])[:60]!r} is no kind of wire; {meant}")
     try:
         return found(**fields)
     except Misuse as error:
@@ -280,19 +354,21 @@ def read_federation(path: Path) -> FederationFile:
     Raises:
         Misuse: it cannot be read, or is none, with the field and what to do.
     """
+    from privfl.budget.policy_file import FileKind, InvalidPolicy, read_document  # noqa: PLC0415 - when one is read
+
     try:
-        data = path.read_bytes()[: MAX_FILE + 1]
-        fields = yaml.safe_load(data.decode("utf-8")) if len(data) <= MAX_FILE else None
-    except OSError as error:
-        raise Misuse(f"the federation's file {path} cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise Misuse(f"{path}{where}: this is not YAML; correct it") from None
-    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
-        raise Misuse(f"{path}: expected 'federation: NAME' and 'wire:' with 'kind:' below it")
-    wire = fields.get("wire")
-    if isinstance(wire, dict) and wire.get("kind") == "folder" and isinstance(wire.get("path"), str):
+        document = read_document(path, FileKind("federation file", "federation: my-federation", 4))
+        if document.faults:
+            raise InvalidPolicy(document.faults, str(path))
+    except InvalidPolicy as error:
+        raise Misuse(str(error)) from None
+    fields = dict(document.fields)
+    if "wire" not in fields:
+        kinds = ", ".join(sorted(WireSettings.KINDS))
+        raise Misuse(f"{path}: wire: is missing; write 'wire:' with 'kind:' below it, one of {kinds}; an example "
+                     "prints: privfl wire example KIND")  # fmt: skip
+    wire = fields["wire"]
+    if isinstance(wire, dict) and wire.get("kind") == "folder" and isinstance(wire.get("path"), str) and wire["path"]:
         fields["wire"] = {**wire, "path": str(path.parent.absolute() / Path(wire["path"]).expanduser())}
     try:
         return FederationFile(**fields)

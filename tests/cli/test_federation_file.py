@@ -1,0 +1,82 @@
+"""``federation.yaml`` on the command line: printed, shown, tried, and taken wherever a wire is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from privfl.homes.config import CoordinatorConfig, SiteConfig
+from privfl.wires import FolderWire
+from privfl.wires.settings import FlowerSettings, read_federation
+from tests.cli.support import Ran, called
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def wire(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``privfl wire`` in this process."""
+    return lambda *args: called(capfd, monkeypatch, "wire", *args)
+
+
+@pytest.mark.parametrize("kind", ["folder", "aws", "flower"])
+def test_an_example_is_a_file_to_begin_with(kind: str, wire: Command, tmp_path: Path) -> None:
+    """What is printed can be sent into a file and read; nothing else is printed."""
+    ran = wire("example", kind, "--federation", "heart")
+    assert (ran.code, ran.err) == (0, "")
+    path = tmp_path / "federation.yaml"
+    path.write_text(ran.out)
+    found = read_federation(path)
+    assert (found.federation, found.wire.kind) == ("heart", kind)
+
+
+def test_examples_of_nothing(wire: Command) -> None:
+    """A kind that is none, and a name that no federation can have."""
+    wire("example", "pigeon").failed(2, "pigeon")
+    wire("example", "aws", "--federation", "a/b").failed(2, "no usable name")
+
+
+def test_show_a_file(wire: Command, tmp_path: Path) -> None:
+    """Which kind, where, what it needs, and whether it can be used: before and after the folder is there."""
+    path = tmp_path / "federation.yaml"
+    path.write_text(wire("example", "folder", "--federation", "heart").out)
+    ran = wire("show", path).failed(2, "no privfl wire folder", "privfl wire folder create")
+    assert "cannot be used" in ran.out
+    assert json.loads(wire("show", path, "--json").out)["usable"] is False
+    FolderWire.create(tmp_path / "wire")
+    ran = wire("show", path)
+    assert (ran.code, ran.err) == (0, "")
+    flat = " ".join(ran.out.replace("│", " ").split())
+    for words in ("the wire of heart", "kind folder", "named in", "can be used:", "privfl wire folder create PATH"):
+        assert words in flat, flat
+    found = json.loads(wire("show", path, "--json").out)
+    assert (found["federation"], found["kind"], found["usable"]) == ("heart", "folder", True)
+    assert found["settings"] == {"path": str(tmp_path / "wire")}
+
+
+def test_show_a_flower_file_and_a_member_s_folder(wire: Command, tmp_path: Path) -> None:
+    """The file alone says nothing of a member; with its folder its own end is tried."""
+    path, home = tmp_path / "federation.yaml", tmp_path / "north"
+    path.write_text("federation: heart\nwire: {kind: flower, poll: 5}\n")
+    ran = wire("show", path)
+    assert ran.code == 0
+    assert "each member's part" in " ".join(ran.out.replace("│", " ").split())
+    home.mkdir()
+    SiteConfig(federation="heart", name="north", fingerprint="x", wire=FlowerSettings(poll=5)).write(home)
+    found = json.loads(wire("show", home, "--json").out)
+    assert (found["kind"], found["settings"]["poll"], found["usable"]) == ("flower", 5, True)
+    assert found["named_in"] == str(home / "site.yaml")
+
+
+def test_show_what_names_no_wire(wire: Command, tmp_path: Path) -> None:
+    """Nothing there, a folder of nobody's, one that has not joined, a file that is none."""
+    wire("show", tmp_path / "absent.yaml").failed(2, "absent.yaml", "cannot be read")
+    wire("show", tmp_path).failed(2, "no folder of a site or coordinator")
+    CoordinatorConfig(federation="heart", name="hub", fingerprint="x").write(tmp_path)
+    wire("show", tmp_path).failed(2, "names no wire yet", "--wire")
+    bad = tmp_path / "federation.yaml"
+    bad.write_text("federation: heart\nwire: {kind: aws, region: eu-central-1, bucket: bodies, polll: 3}\n")
+    wire("show", bad).failed(2, "federation.yaml", "polll: there is no such field; did you mean poll?")
