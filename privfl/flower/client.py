@@ -16,8 +16,8 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from privfl.errors import Misuse, PrivflError, WireError
-from privfl.flower.records import array_of, packed, unpacked
+from privfl.errors import Malformed, Misuse, PrivflError, WireError
+from privfl.flower.records import BODIES, array_of, packed, unpacked
 from privfl.wires.flower import spool_of
 from privfl.wires.flower_carry import MAX_PROBLEM, Carrier, Load
 
@@ -28,6 +28,7 @@ log = logging.getLogger("privfl.flower")
 HOLD_S = 30.0  # a reply waits so long for the site; then the courier asks again
 SITE, SITE_VARIABLE = "privfl-site", "PRIVFL_SITE"
 ACTION = "privfl"
+AT_FAULT = "this node's site cannot be reached; its operator was told why"
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ def exchange(message: Message, carrier: Carrier, work: Work, *, hold: float = HO
         Malformed: the message is none of a courier. WireError: the spool cannot be used.
     """
     load, bodies = unpacked(message.content)
-    del message.content[next(iter(message.content))]  # the letters; the bodies go as soon as they are on disk
+    if len(load.own) != 32 or load.own == carrier.own:
+        raise Malformed("a load that no courier has sent")
     if load.to not in (b"", carrier.own):
         return _reply(message, Load(carrier.own))  # a message for a site that was at this node before
     carrier.confirmed(load.own, load.taken)
     taken = carrier.take(load.own, load, bodies)
     bodies.clear()
+    del message.content[BODIES]  # on disk by now
     if taken.refused:
         log.warning("%d letters were no good", taken.refused)
     worked = work(carrier, hold, not load.to)
@@ -67,7 +70,7 @@ def exchange(message: Message, carrier: Carrier, work: Work, *, hold: float = HO
 
 
 def _answered(message: Message, carrier: Carrier, to: bytes, taken: tuple[str, ...], worked: Worked) -> Message:
-    letters, more = carrier.letters(to, carrier.waiting(to)) if len(to) == 32 else ([], False)
+    letters, more = carrier.letters(to, carrier.waiting(to))
     found = {}
     for ref in (ref for letter in letters for ref in letter.refs):
         if ref.sha256 not in found:
@@ -116,9 +119,6 @@ def handler(message: Message, context: Context) -> Message:
     except Exception as error:  # Flower would send its text on
         log.error("carrying mail failed: %s", type(error).__name__)
         return _reply(message, Load(problem=AT_FAULT))
-
-
-AT_FAULT = "this node's site cannot be reached; its operator was told why"
 
 
 class NoSite(Misuse):

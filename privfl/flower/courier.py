@@ -29,6 +29,7 @@ log = logging.getLogger("privfl.flower")
 
 MESSAGE_TYPE = "query.privfl"
 PULL_AT_ONCE = 8  # replies in memory at once, each with its bodies
+PULL_BYTES = 256 * 2**20  # of bodies, judged by the largest reply so far
 MOST_NODES = 10_000
 KEEP_S = 600.0  # how long a letter waits for all of several nodes that claim to be its site
 FOREIGN_S = 60.0  # until a node that is no site of this federation is asked again
@@ -52,9 +53,11 @@ class _Node:
     """One SuperNode.
 
     Attributes:
-        site: which it says it is. asked: it has answered. due: when it is asked although there is no mail.
-        rest: not before that moment. has: letters still in the spool that it has confirmed.
+        site: which it says it is. answered: it has said who it is, or is not.
+        due: when it is asked although there is no mail. rest: not before that moment.
+        most: letters in one message. has: letters still in the spool that it has confirmed.
         owed: names of its letters that are safe here, which it does not know yet.
+        sent: messages under way. problem: what keeps its mail, in words.
     """
 
     id: int
@@ -67,6 +70,7 @@ class _Node:
     has: set[str] = field(default_factory=set)
     owed: dict[str, None] = field(default_factory=dict)
     sent: dict[str, _Sent] = field(default_factory=dict)
+    problem: str = ""
 
 
 class Courier:
@@ -82,7 +86,7 @@ class Courier:
         clock: monotonic, in seconds.
 
     Attributes:
-        problems: what keeps mail from a site or node, in words, by name. refused: letters and replies that were no
+        refused: letters and replies that were no
             good. pushed: messages sent. ended: why the courier has ended by itself; empty while it works.
     """
 
@@ -109,9 +113,10 @@ class Courier:
         self._patience, self._ttl = patience, ttl
         self._nodes: dict[int, _Node] = {}
         self._looked = self._swept = -float("inf")
+        self._largest = 1
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
-        self.problems: dict[str, str] = {}
+        self._trouble = ""
         self.refused = self.pushed = 0
         self.ended = ""
 
@@ -148,13 +153,14 @@ class Courier:
         while not self._halt.wait(pause):
             try:
                 self.step()
-                self._problem("Flower", "")
+                self._trouble = ""
                 pause, back_off = self._tick, FIRST_BACKOFF_S
             except Exception as error:
-                words = (
-                    str(error) if isinstance(error, PrivflError) else f"the SuperLink does not answer ({_kind(error)})"
-                )
-                self._problem("Flower", words)
+                own = isinstance(error, PrivflError)
+                words = str(error) if own else f"the SuperLink does not answer ({_kind(error)})"
+                if words != self._trouble:
+                    log.warning("%s", words)
+                self._trouble = words
                 pause, back_off = back_off, min(2 * back_off, LAST_BACKOFF_S)
             except BaseException as error:  # Flower says so when the run is over
                 self.ended = f"the Flower run has ended ({type(error).__name__})"
@@ -179,30 +185,40 @@ class Courier:
     def _look(self) -> None:
         here = set(list(self._grid.get_node_ids())[:MOST_NODES])
         for gone in self._nodes.keys() - here:
-            log.info("node %d has gone", gone)
+            log.info("%s has gone", self._name(self._nodes[gone]))
             del self._nodes[gone]  # what was under way is sent again when it, or its site, is back
-            self._problem(f"node {gone}", "")
         for new in here - self._nodes.keys():
             self._nodes[new] = _Node(new)
 
     def _name(self, node: _Node) -> str:
-        return f"node {node.id}" if node.site is None else self._names[node.site]
+        if node.site is None:
+            return f"node {node.id}"
+        name = self._names[node.site]
+        return name if len(self.sites[name]) == 1 else f"{name} (node {node.id})"
 
-    def _problem(self, who: str, words: str) -> None:
-        if self.problems.get(who, "") == words:
-            return
-        rest = {name: said for name, said in self.problems.items() if name != who}
-        self.problems = {**rest, who: words} if words else rest  # replaced as a whole: others read it
-        if words:
-            log.warning("%s: %s", who, words)
+    def _problem(self, node: _Node, words: str) -> None:
+        if words and words != node.problem:
+            log.warning("%s: %s", self._name(node), words)
+        node.problem = words
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What keeps mail from a site or node, in words, by name."""
+        found = {self._name(node): node.problem for node in list(self._nodes.values()) if node.problem}
+        for name, nodes in self.sites.items():
+            if len(nodes) > 1:
+                found[name] = f"nodes {', '.join(map(str, sorted(nodes)))} all say that they are it; each gets its mail"
+        return {**found, "Flower": self._trouble} if self._trouble else found
 
     # -- replies ------------------------------------------------------------------------------------
 
     def _pull(self) -> None:
         under_way = {name: node for node in self._nodes.values() for name in node.sent}
         ids = list(under_way)
-        for start in range(0, len(ids), PULL_AT_ONCE):
-            replies = self._replies(ids[start : start + PULL_AT_ONCE], under_way)
+        while ids:
+            few = min(PULL_AT_ONCE, max(1, PULL_BYTES // self._largest))
+            replies = self._replies(ids[:few], under_way)
+            del ids[:few]
             while replies:
                 reply = replies.pop()
                 node = under_way.get(reply.metadata.reply_to_message_id)
@@ -237,11 +253,11 @@ class Courier:
         now = self._clock()
         node.answered = True
         if load.own not in self._names:
-            node.site, node.due, node.rest = None, now + FOREIGN_S, now + (self._poll if load.problem else FOREIGN_S)
+            node.site = None
+            node.due = node.rest = now + (self._poll if load.problem else FOREIGN_S)
             why = _words(load.problem) or f"it is no site of the roster ({load.own.hex()[:8]}); its mail is not carried"
-            self._problem(f"node {node.id}", why)
+            self._problem(node, why)
             return
-        self._problem(f"node {node.id}", "")
         node.site = load.own
         for name in sent.confirms:
             node.owed.pop(name, None)
@@ -250,18 +266,19 @@ class Courier:
             self._failed(node, _words(load.problem) or "the site took none of its letters", refused=False)
             return
         taken = self._carrier.take(load.own, load, bodies)
+        self._largest = max(self._largest, sum(map(len, bodies.values())))
         node.owed.update(dict.fromkeys(taken.names))
         self.refused += taken.refused
         node.failures, node.rest, node.most = 0, 0.0, MAX_LETTERS
         node.due = now + (self._again if load.working or load.more else self._poll)
-        self._problem(self._name(node), _words(load.problem))
+        self._problem(node, _words(load.problem))
 
     def _failed(self, node: _Node, why: str, *, refused: bool = True) -> None:
         self.refused += refused
         node.failures += 1
         node.rest = self._clock() + min(FIRST_BACKOFF_S * 2 ** min(node.failures - 1, 10), LAST_BACKOFF_S)
         node.due = node.rest
-        self._problem(self._name(node), f"{why}; it is asked again")
+        self._problem(node, f"{why}; it is asked again")
 
     # -- mail ---------------------------------------------------------------------------------------
 
@@ -270,7 +287,7 @@ class Courier:
         batch = [(node, *made) for node in self._nodes.values() if (made := self._made(node, now, arrays)) is not None]
         if not batch:
             return
-        ids = list(self._grid.push_messages([message for _, _, message in batch]))
+        ids: list[str | None] = list(self._grid.push_messages([message for _, _, message in batch]))
         if len(batch) > 1 and len(ids) != len(batch):  # too much at once
             ids = [self._pushed_alone(message) for _, _, message in batch]
         for (node, sent, _), name in zip(batch, ids or [None] * len(batch), strict=True):

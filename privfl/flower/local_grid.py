@@ -84,7 +84,7 @@ class LocalGrid(Grid):
         self._run = Run.create_empty(1)
         self.handled = 0
         self.seen: Callable[[int, Message], None] = lambda node, message: None
-        if TaskIdentity._run_id is None:  # what Flower sets for each process of its own
+        if getattr(TaskIdentity, "_run_id", None) is None:  # what Flower sets for each process of its own
             TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SUPERLINK_NODE_ID, 1
         for node, config in nodes.items():
             self.add(node, config)

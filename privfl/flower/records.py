@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from privfl.errors import Malformed
 from privfl.wires.flower_carry import MAX_BODIES, Load
 
-__all__ = ["array_of", "packed", "unpacked"]
+__all__ = ["BODIES", "array_of", "packed", "unpacked"]
 
 LOAD, BODIES = "privfl", "privfl.bodies"
 KIND = "privfl.bytes"

@@ -155,7 +155,7 @@ class Carrier:
         for name, data in load.letters:
             if not _NAME.fullmatch(name):
                 taken.refused += 1
-            elif self._seen(name):
+            elif self._seen(_file(sender, name)):
                 taken.names.append(name)
             elif waiting + taken.new < BOX_MOST:
                 self._take(sender, name, data, bodies, taken)
@@ -186,11 +186,12 @@ class Carrier:
         except PrivflError:  # nothing is said of it: it comes again, whole
             taken.refused += 1
             return
+        file = _file(sender, name)
         with wire_failure(self.spool.path):
             with tree.spooled([data]) as spooled:
-                tree.move(spooled, name, "boxes", self._box, "new")
+                tree.move(spooled, file, "boxes", self._box, "new")
             with tree.inside("boxes", self._box, SEEN, make=True) as folder:
-                _touch(folder, name)
+                _touch(folder, file)
         taken.names.append(name)
         taken.new += 1
 
@@ -198,10 +199,10 @@ class Carrier:
         check_body(ref, data)  # type: ignore[arg-type]  # a view has the same length and hash
         self.spool.bodies.put(ref.sha256, data)
 
-    def _seen(self, name: str) -> bool:
+    def _seen(self, file: str) -> bool:
         try:
             with self.spool.tree.inside("boxes", self._box, SEEN) as folder:
-                return exists(folder, name)
+                return exists(folder, file)
         except OSError:
             return False
 
@@ -258,6 +259,11 @@ class Carrier:
             return []
         except OSError as error:
             raise WireError(f"{self.spool.path} cannot be read ({error.strerror}); check its mode and mount") from None
+
+
+def _file(sender: bytes, name: str) -> str:
+    """Where a letter that came lies: nobody's letter can stand in the place of another member's."""
+    return f"{name}-{sender.hex()[:32]}"
 
 
 def _touch(folder: int, name: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,10 +85,6 @@ def carried(
 
 def end_site(home: Path) -> bool:
     """Kill a site that stays up; returns whether there was one."""
-    import os
-    import signal
-    from contextlib import suppress
-
     pid = holder(home)
     if not pid or pid == os.getpid():
         return False
