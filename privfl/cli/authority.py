@@ -12,7 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from privfl.cli.roles import AsJson, Federation, Folder, PassphraseFile, now, passphrase, quoted, tell
+from privfl.cli.roles import (
+    AsJson,
+    Federation,
+    Folder,
+    PassphraseFile,
+    federation_named,
+    now,
+    passphrase,
+    quoted,
+    tell,
+)
 from privfl.errors import Misuse, PrivflError
 
 if TYPE_CHECKING:
@@ -41,6 +51,7 @@ def init(
     """
     from privfl.homes.authority import AuthorityHome  # noqa: PLC0415
 
+    federation, _ = federation_named(federation)
     config = AuthorityHome.init(folder, federation, passphrase(folder, passphrase_file, found=True))
     public = folder / "authority.pub"
     tell(

@@ -19,6 +19,7 @@ from privfl.cli.roles import (
     PassphraseFile,
     Policy,
     Rosters,
+    federation_named,
     kept_by,
     named,
     now,
@@ -26,17 +27,24 @@ from privfl.cli.roles import (
     quoted,
     tell,
 )
+from privfl.errors import Misuse
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Set up and run a federation's coordinator.", no_args_is_help=True)
 
 
-@app.command(epilog="Example: privfl coordinator init hub --federation trial --wire /mnt/shared/trial")
+@app.command(
+    epilog="Example: privfl coordinator init hub --federation trial --wire /mnt/shared/trial; or: privfl coordinator "
+    "init hub --federation federation.yaml"
+)
 def init(
     folder: Folder,
     federation: Federation,
-    wire: Annotated[str, typer.Option(help="The folder that all share, made if it is not there: folder:PATH.")],
+    wire: Annotated[
+        str | None,
+        typer.Option(help="folder:PATH of the folder that all share, made if it is not there; or a federation.yaml."),
+    ] = None,
     name: Name = None,
     kms: Kms = None,
     kms_region: KmsRegion = None,
@@ -52,6 +60,10 @@ def init(
     """
     from privfl.homes.coordinator import CoordinatorHome  # noqa: PLC0415 - loaded when a command runs
 
+    federation, file = federation_named(federation)
+    wire = wire or file
+    if wire is None:
+        raise Misuse("no wire is named; give --wire folder:PATH, or a federation.yaml as --federation")
     keeper = kept_by(kms, kms_region, kms_endpoint, kms_profile)
     word = "" if keeper else passphrase(folder, passphrase_file, found=True)
     config = CoordinatorHome.init(folder, named(name, folder), federation, wire, word, now(), kms=keeper)
@@ -74,7 +86,7 @@ def join(
     rosters: Rosters = None,
     authority: Authority = None,
     policy: Policy = None,
-    wire: Annotated[str | None, typer.Option(help="folder:PATH, if the shared folder has moved.")] = None,
+    wire: Annotated[str | None, typer.Option(help="folder:PATH or a federation.yaml, if the wire has changed.")] = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:

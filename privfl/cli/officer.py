@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from privfl.cli.roles import AsJson, Federation, Folder, Name, PassphraseFile, named, now, passphrase, tell
+from privfl.cli.roles import (
+    AsJson,
+    Federation,
+    Folder,
+    Name,
+    PassphraseFile,
+    federation_named,
+    named,
+    now,
+    passphrase,
+    tell,
+)
 
 if TYPE_CHECKING:
     from privfl.homes.officer import OfficerHome
@@ -43,6 +54,7 @@ def init(
     """
     from privfl.homes.officer import OfficerHome  # noqa: PLC0415
 
+    federation, _ = federation_named(federation)
     word = passphrase(folder, passphrase_file, found=True)
     home = OfficerHome.init(folder, named(name, folder), federation, word, now(), role=role.value)
     _told(home, as_json)

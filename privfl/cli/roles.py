@@ -29,6 +29,7 @@ __all__ = [
     "PassphraseFile",
     "Policy",
     "Rosters",
+    "federation_named",
     "kept_by",
     "named",
     "now",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 Folder = Annotated[Path, typer.Argument(help="The role's folder, for this user alone.")]
-Federation = Annotated[str, typer.Option(help="Name of the federation to take part in.")]
+Federation = Annotated[str, typer.Option(help="Name of the federation to take part in, or its federation.yaml.")]
 Name = Annotated[str | None, typer.Option(help="Name in the roster; default: the folder's name.")]
 PassphraseFile = Annotated[
     Path | None,
@@ -66,6 +67,19 @@ Policy = Annotated[Path | None, typer.Option(help="The policy that the complianc
 def now() -> int:
     """Milliseconds since 1970, by this machine's clock."""
     return SystemClock().now()
+
+
+def federation_named(text: str) -> tuple[str, str | None]:
+    """The name behind ``--federation``, and the path of the federation.yaml if that was given instead.
+
+    Raises:
+        Misuse: the file cannot be read or is none.
+    """
+    if not text.endswith((".yaml", ".yml")):
+        return text, None
+    from privfl.wires.settings import read_federation  # noqa: PLC0415 - where a file was given
+
+    return read_federation(Path(text).expanduser()).federation, text
 
 
 def named(name: str | None, folder: Path) -> str:

@@ -22,6 +22,7 @@ from privfl.cli.roles import (
     PassphraseFile,
     Policy,
     Rosters,
+    federation_named,
     kept_by,
     named,
     now,
@@ -70,7 +71,7 @@ InDatabase = Annotated[str | None, typer.Option("--table", help="Its name there,
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="A table without rows is no mistake.")]
 
 
-@app.command(epilog="Example: privfl site init north --federation trial")
+@app.command(epilog="Example: privfl site init north --federation trial, or with --federation federation.yaml")
 def init(
     folder: Folder,
     federation: Federation,
@@ -84,14 +85,15 @@ def init(
 ) -> None:
     """Make the site's FOLDER with its key and its enrolment request.
 
-    Running it again finishes what was interrupted. With --kms a key of AWS KMS keeps the keys, and no passphrase is
-    asked for, now or later.
+    Running it again finishes what was interrupted. A federation.yaml names the wire too, so that join need not. With
+    --kms a key of AWS KMS keeps the keys, and no passphrase is asked for, now or later.
     """
     from privfl.homes.site import SiteHome  # noqa: PLC0415 - loaded when a command runs
 
+    federation, wire = federation_named(federation)
     keeper = kept_by(kms, kms_region, kms_endpoint, kms_profile)
     word = "" if keeper else passphrase(folder, passphrase_file, found=True)
-    config = SiteHome.init(folder, named(name, folder), federation, word, now(), kms=keeper)
+    config = SiteHome.init(folder, named(name, folder), federation, word, now(), kms=keeper, wire=wire)
     _asked(folder, config.name, federation, config.fingerprint, as_json)
 
 
@@ -105,7 +107,10 @@ def request(folder: Folder, passphrase_file: PassphraseFile = None, as_json: AsJ
 
 
 def _asked(folder: Path, name: str, federation: str, fingerprint: str, as_json: bool) -> None:
+    from privfl.homes.config import SiteConfig  # noqa: PLC0415
+
     path = folder / "request"
+    wire = "--wire WIRE " if SiteConfig.read(folder).wire is None else ""
     tell(
         as_json,
         {"name": name, "federation": federation, "fingerprint": fingerprint, "request": str(path)},
@@ -113,7 +118,7 @@ def _asked(folder: Path, name: str, federation: str, fingerprint: str, as_json: 
         f"Fingerprint: {fingerprint}",
         f"Next: send {path} to the authority and read this fingerprint aloud, from this screen, when it calls; with "
         f"roster and policy in hand: privfl site join {quoted(folder)} --roster ROSTERS --authority FINGERPRINT "
-        "--policy POLICY --wire WIRE --data TABLE --schema SCHEMA",
+        f"--policy POLICY {wire}--data TABLE --schema SCHEMA",
     )
 
 
@@ -126,7 +131,9 @@ def join(
     rosters: Rosters = None,
     authority: Authority = None,
     policy: Policy = None,
-    wire: Annotated[str | None, typer.Option(help="The folder shared with the coordinator: folder:PATH.")] = None,
+    wire: Annotated[
+        str | None, typer.Option(help="folder:PATH of the folder shared with the coordinator, or a federation.yaml.")
+    ] = None,
     table: Annotated[Path | None, typer.Option("--data", help="Table to bind in the same step.")] = None,
     schema: Annotated[Path | None, typer.Option(help="Its schema, in YAML or JSON.")] = None,
     kind: AsFormat = None,

@@ -133,17 +133,20 @@ class SiteHome:
         cost: ScryptCost | None = None,
         entropy: Entropy = SYSTEM,
         kms: KmsConfig | None = None,
+        wire: str | None = None,
     ) -> SiteConfig:
         """Make the folder with its key, its sealed state and its request, or finish one that was begun.
 
         Args:
             kms: what keeps the keys; the passphrase is not looked at then.
+            wire: as :meth:`join` takes it, if it is known already.
 
         Raises:
             Misuse: the folder belongs to someone else, or its state is gone, or its keys are kept otherwise.
             KeyStoreError: a wrong or too short passphrase. StorageError: the disk does not take it.
         """
         known = check_founder(folder, SiteConfig, federation, name)
+        where = None if wire is None else read_wire(wire, federation)
         kms = known.kms if known is not None and kms is None else kms
         with found(
             folder,
@@ -159,7 +162,7 @@ class SiteHome:
             write_request(folder, identity, federation, "site", now)
             if isinstance(known, SiteConfig):
                 return known
-            config = SiteConfig(federation=federation, name=name, fingerprint=identity.fingerprint, kms=kms)
+            config = SiteConfig(federation=federation, name=name, fingerprint=identity.fingerprint, kms=kms, wire=where)
             config.write(folder)
             return config
 

@@ -80,3 +80,32 @@ def test_show_what_names_no_wire(wire: Command, tmp_path: Path) -> None:
     bad = tmp_path / "federation.yaml"
     bad.write_text("federation: heart\nwire: {kind: aws, region: eu-central-1, bucket: bodies, polll: 3}\n")
     wire("show", bad).failed(2, "federation.yaml", "polll: there is no such field; did you mean poll?")
+
+
+def test_one_file_for_every_role(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Instead of the name: it names the wire too, for the coordinator who makes it and the site that joins later."""
+    monkeypatch.setenv("PRIVFL_PASSPHRASE", "a passphrase for tests")
+    file = tmp_path / "federation.yaml"
+    file.write_text("federation: heart\nwire:\n  kind: folder\n  path: wire\n")
+
+    def run(*args: str | Path) -> Ran:
+        return called(capfd, monkeypatch, *args, "--federation", file)
+
+    assert run("authority", "init", tmp_path / "authority").code == 0
+    assert run("policy", "init", tmp_path / "officer").code == 0
+    assert run("coordinator", "init", tmp_path / "hub").code == 0
+    ran = run("site", "init", tmp_path / "north")
+    assert ran.code == 0
+    assert "--wire" not in ran.out
+    assert run("site", "init", tmp_path / "north").code == 0  # again, as after an interruption
+    found = [SiteConfig.read(tmp_path / "north"), CoordinatorConfig.read(tmp_path / "hub")]
+    assert [(one.federation, str(one.wire)) for one in found] == [("heart", f"folder:{tmp_path}/wire")] * 2
+    assert FolderWire(tmp_path / "wire").path == tmp_path / "wire"
+    called(capfd, monkeypatch, "coordinator", "init", tmp_path / "other", "--federation", "heart").failed(
+        2, "no wire is named", "federation.yaml"
+    )
+    file.write_text("federation: heart\nwire: pigeon\n")
+    run("site", "init", tmp_path / "south").failed(2, "federation.yaml", "wire: 'pigeon' is no wire")
+    assert not (tmp_path / "south").exists()
