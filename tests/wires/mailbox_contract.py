@@ -20,6 +20,7 @@ from privfl.wires import Delivery, Mailbox
 from privfl.wires.envelope import MAX_ENVELOPE
 
 NORTH, SOUTH = b"n" * 32, b"s" * 32
+STRANGE = [bytes(32), b"\xff" * 32, b"/../" * 8, b"\x00\n*?'\"\\:" * 4]  # ids are any bytes
 
 
 class MailboxContract:
@@ -150,9 +151,9 @@ class MailboxContract:
         data = os.urandom(1 << 20) * 8
         name = hashlib.sha256(data).digest()
         self.open(NORTH).put_body(name, data, recipient=SOUTH)
-        assert self.open(SOUTH).get_body(name, size=len(data)) == data
+        assert self.open(SOUTH).get_body(name, size=len(data), sender=NORTH) == data
 
-    @pytest.mark.parametrize("participant", [bytes(32), b"\xff" * 32, b"/../" * 8, b"\x00\n*?'\"\\:" * 4])
+    @pytest.mark.parametrize("participant", STRANGE)
     def test_ids_and_names_are_any_bytes(self, participant: bytes) -> None:
         """Nothing in an id or a body's name means anything to the wire."""
         self.open(NORTH).send(participant, participant)

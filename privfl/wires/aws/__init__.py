@@ -34,6 +34,6 @@ def probe(settings: AwsSettings, home: Path) -> str:
 
 def _installed() -> None:
     try:
-        import boto3  # noqa: F401, PLC0415 - an extra
+        import botocore  # noqa: F401, PLC0415 - an extra
     except ImportError:
         raise Misuse('the SQS and S3 wire needs boto3; pip install "privfl[aws]"') from None

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,6 @@ def cloud(emulator: Emulator, **changes: Any) -> Iterator[Cloud]:
         try:
             yield found
         finally:
-            for one in found.opened:
-                one.close()
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(AwsMailbox.close, found.opened))
             raw.close()

@@ -6,7 +6,7 @@ import pytest
 
 from privfl.wires.aws.mailbox import AwsMailbox
 from tests.wires.aws.cloud import Cloud
-from tests.wires.mailbox_contract import MailboxContract
+from tests.wires.mailbox_contract import NORTH, SOUTH, STRANGE, MailboxContract
 
 
 class TestAwsWire(MailboxContract):
@@ -17,7 +17,7 @@ class TestAwsWire(MailboxContract):
     @pytest.fixture(autouse=True)
     def _wire(self, aws: Cloud) -> None:
         self.aws, self.ends = aws, dict[bytes, AwsMailbox]()
-        for member in (b"n" * 32, b"s" * 32, *(bytes([who]) * 32 for who in range(4))):
+        for member in (NORTH, SOUTH, *STRANGE, *(bytes([who]) * 32 for who in range(4))):
             aws.queue(member)
 
     def open(self, own: bytes) -> AwsMailbox:
