@@ -12,17 +12,31 @@ from typing import TYPE_CHECKING, Any
 _WHERE = {
     "Courier": "privfl.flower.courier",
     "LocalGrid": "privfl.flower.local_grid",
+    "PrivateResult": "privfl.flower.private_strategy",
+    "PrivateStrategy": "privfl.flower.private_strategy",
     "coordinator_app": "privfl.flower.server",
+    "private": "privfl.flower.private_app",
     "serve": "privfl.flower.server",
     "site_app": "privfl.flower.client",
 }
 
-__all__ = ["Courier", "LocalGrid", "coordinator_app", "serve", "site_app"]
+__all__ = [
+    "Courier",
+    "LocalGrid",
+    "PrivateResult",
+    "PrivateStrategy",
+    "coordinator_app",
+    "private",
+    "serve",
+    "site_app",
+]
 
 if TYPE_CHECKING:
     from privfl.flower.client import site_app
     from privfl.flower.courier import Courier
     from privfl.flower.local_grid import LocalGrid
+    from privfl.flower.private_app import private
+    from privfl.flower.private_strategy import PrivateResult, PrivateStrategy
     from privfl.flower.server import coordinator_app, serve
 
 

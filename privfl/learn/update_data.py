@@ -45,14 +45,14 @@ class AppData(SiteData):
 
     Args:
         schema: what the operator says they are: dataset and version of the policy in force.
-        call: carries out one call. actions: kinds of call that the app has a function for; None where unknown.
+        call: carries out one call.
     """
 
-    __slots__ = ("actions", "call")
+    __slots__ = ("call",)
 
-    def __init__(self, schema: Schema, call: Function, actions: frozenset[str] | None = None) -> None:
+    def __init__(self, schema: Schema, call: Function) -> None:
         super().__init__(schema, None)
-        self.call, self.actions = call, actions
+        self.call = call
 
     @property
     def bound(self) -> NoReturn:
@@ -77,6 +77,9 @@ def answered(call: Function, ask: Ask, arrays: Mapping[str, npt.NDArray[Any]], n
         return call(ask, own)
     except KeyboardInterrupt:
         raise
+    except Fault as fault:
+        log.error("round %d: the app's %s counts for nothing: %s", number, ask.kind, fault)
+        return None
     except BaseException as error:  # an early exit must not decide whether this site sends, either
         log.error("round %d: the app's %s failed (%s); it counts for nothing", number, ask.kind, type(error).__name__)
         return None
