@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,22 @@ class RoundResult:
     refusals: Mapping[bytes, str]
     attempts: int
     upload_bytes: Mapping[bytes, int]
+
+
+class _Asks(Mapping[bytes, Record]):
+    """The request to each member, made when it is sent: together they hold every site's blob for every member."""
+
+    def __init__(self, machine: CoordinatorMachine, members: Sequence[bytes]) -> None:
+        self._machine, self._members = machine, members
+
+    def __getitem__(self, member: bytes) -> Record:
+        return self._machine.ask(member)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
 
 
 class CoordinatorNode:
@@ -410,9 +426,9 @@ class CoordinatorNode:
                 log.error("site %s is left out from now on: %s", site.hex()[:8], blame.reason)
                 self.convicted[site] = blame.reason
 
-    def _asks(self) -> dict[bytes, Record]:
+    def _asks(self) -> Mapping[bytes, Record]:
         present = set(self.machine.record.sites)
-        return {member: self.machine.ask(member) for member in self.machine.record.members if member in present}
+        return _Asks(self.machine, [member for member in self.machine.record.members if member in present])
 
     def _give_up(self, a: Announcement, *, votes: bool) -> None:
         """Abandon the slot, and gather ABORT votes, which a retry without noise must carry."""
