@@ -32,6 +32,10 @@ def _coverage(arguments: list[str]) -> None:
     import_module("benchmarks.coverage").main(arguments)
 
 
+def _wires(arguments: list[str]) -> None:
+    import_module("benchmarks.wires").main(arguments)
+
+
 _PEER = ["--peer", "flower"] if find_spec("flwr") else []
 
 #: name -> (entry point, arguments of each full run, arguments of each quick run)
@@ -55,6 +59,7 @@ RUNS: dict[str, Run] = {
     "utility": (utility.main, [[]], [["--seeds", "1"]]),
     "durability": (durability.main, [[]], [["--rounds", "50", "--wide-rounds", "3", "--entries", "1000"]]),
     "stragglers": (stragglers.main, [[]], [["--rounds", "6"]]),
+    "wires": (_wires, [[]], [["--sites", "4", "--dim", "100000", "--memory-sites", "10", "--rounds", "2"]]),
     "crashes": (_crashes, [[]], [["--kills", "10"]]),
     "coverage": (_coverage, [[]], [["--runs", "20"]]),
 }

@@ -14,27 +14,30 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from privfl_keys import SignedRoster, SigningKey
 
 from benchmarks._secagg_memory import _peak_kib, _reset
 from benchmarks._wires_realm import Realm
 from benchmarks._wires_round import Ends, Memory, furnished, settings_for
+from privfl.codec import Record
 from privfl.homes.state import MemoryState
 from privfl.ring import Ring
+from privfl.runtime.coordinator import CoordinatorNode
 from privfl.runtime.shelves import FolderShelf
 from privfl.runtime.store import MemorySiteStore
 from privfl.wires import Delivery, Mailbox
 from privfl.wires.settings import WireSettings, parsed
 
-__all__ = ["World", "measure"]
+__all__ = ["World", "compare", "goal_mb", "measure"]
 
-ANSWER_S = 120.0
+ANSWER_S = 300.0
+_STAGES = {"ask-vote": "votes", "ask-release": "releases"}
 
 
 @dataclass
@@ -120,18 +123,63 @@ def _served(world: World, ends: Ends, at: int, child: subprocess.Popen[str]) -> 
     return False
 
 
+def compare(sites: int, length: int, folder: Path, say: Callable[[str], None], endpoint: str) -> dict[str, Any]:
+    """:func:`measure` over a folder and over S3."""
+    say(f"memory: keys of {sites} sites")
+    world = World.make(sites, length)
+    kinds = {kind: measure(world, kind, folder / f"memory-{kind}", say, endpoint) for kind in ("folder", "aws")}
+    return {"sites": sites, "dim": length, **kinds}
+
+
+def goal_mb(length: int) -> float:
+    """The most that the coordinator's peak may rise by, MiB; that of the memory benchmark of secure aggregation."""
+    return 64 + 12 * length / 2**20
+
+
+@dataclass
+class _Peaks:
+    """Peaks of memory by stage of a round, KiB: each stage begins where the last one ended."""
+
+    node: CoordinatorNode
+    mailbox: _Marked
+    found: dict[str, int] = field(default_factory=dict)
+    stage: str = "invitations"
+
+    def __post_init__(self) -> None:
+        exchange = self.node.desk.exchange
+
+        def watched(kind: str, requests: Mapping[bytes, Record], *rest: Any, **more: Any) -> dict[bytes, str]:
+            if kind == "announce":
+                self.mailbox.after(len(requests), lambda: self.turn("uploads"))
+            else:
+                self.turn(_STAGES.get(kind, kind))
+            return exchange(kind, requests, *rest, **more)
+
+        self.node.desk.exchange = watched  # type: ignore[method-assign]
+
+    def turn(self, stage: str) -> None:
+        """Note the peak of the stage that ends, and begin ``stage``."""
+        self.found[self.stage] = max(self.found.get(self.stage, 0), _peak_kib())
+        self.stage = stage
+        _reset()
+
+
 class _Marked:
     """A mailbox that says when the first reply is waited for after everything was sent."""
 
-    def __init__(self, inner: Mailbox, sends: int, then: Callable[[], None]) -> None:
-        self._inner, self._left, self._then = inner, sends, then
+    def __init__(self, inner: Mailbox) -> None:
+        self._inner, self._left, self._then = inner, -1, lambda: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
+    def after(self, sends: int, then: Callable[[], None]) -> None:
+        """Call ``then`` at the first :meth:`receive` after so many messages."""
+        self._left, self._then = sends, then
+
     def send(self, recipient: bytes, data: bytes) -> None:
         self._inner.send(recipient, data)
-        self._left -= 1
+        self._left -= self._left > 0
 
     def receive(self, wait_ms: int) -> Sequence[Delivery]:
         if self._left == 0:
@@ -150,35 +198,33 @@ def main(arguments: list[str] | None = None) -> None:
     state = MemoryState()
     state.put({"machine": (folder / "dump").read_bytes()})
     _reset()
-    bare, asking = _peak_kib(), 0
-
-    def asked() -> None:
-        nonlocal asking
-        asking = _peak_kib()
-        _reset()
-
-    with ExitStack() as stack:
-        mailbox = stack.enter_context(closing(Ends(parsed(about["wire"]), realm, folder).open(None)))
+    bare = _peak_kib()
+    with closing(Ends(parsed(about["wire"]), realm, folder).open(None)) as mailbox:
         _reset()
         opened = _peak_kib()
-        marked: Any = _Marked(mailbox, realm.sites, asked)
-        node = realm.coordinator(marked, FolderShelf(folder / "shelf"), state=state)
+        marked = _Marked(mailbox)
+        node = realm.coordinator(cast("Mailbox", marked), FolderShelf(folder / "shelf"), state=state)
+        peaks = _Peaks(node, marked)
         began = time.monotonic()
         result = realm.opened(node, about["round"])
-        seconds, taking = time.monotonic() - began, _peak_kib()
+        seconds = time.monotonic() - began
+        peaks.turn("")
     (folder / "dump").write_bytes(node.machine.dump())
-    exact = realm.exact(result, realm.question.model(about["round"]))
-    figures = {"wire_mb": opened - bare, "asking_mb": asking - opened, "peak_mb": taking - opened, "bare_mb": bare}
-    print(
-        json.dumps(
-            {
-                **{name: round(kib / 1024, 1) for name, kib in figures.items()},
-                "survivors": len(result.survivors),
-                "bit_exact": exact,
-                "seconds": round(seconds, 2),
-            }
-        )
-    )
+    rise = {stage: _mb(kib - opened) for stage, kib in peaks.found.items()}
+    said = {
+        "bare_mb": _mb(bare),
+        "wire_mb": _mb(opened - bare),
+        "peak_mb": max(rise.values()),
+        "rise_mb": rise,
+        "survivors": len(result.survivors),
+        "bit_exact": realm.exact(result, realm.question.model(about["round"])),
+        "seconds": round(seconds, 2),
+    }
+    print(json.dumps(said))
+
+
+def _mb(kib: int) -> float:
+    return round(kib / 1024, 1)
 
 
 if __name__ == "__main__":

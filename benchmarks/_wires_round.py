@@ -7,7 +7,7 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ def settings_for(kind: str, folder: Path, endpoint: str = "") -> WireSettings:
     """Of a wire that does not exist yet."""
     if kind == "folder":
         return FolderSettings(path=str(folder / "wire"))
-    return AwsSettings(region="eu-central-1", bucket="privfl-benchmark", endpoint=endpoint)
+    return AwsSettings(region="eu-central-1", bucket=f"privfl-{folder.name.lower()}", endpoint=endpoint)
 
 
 def furnished(settings: WireSettings, realm: Realm) -> WireSettings:
@@ -84,12 +84,11 @@ class Memory:
 
     def __init__(self, realm: Realm) -> None:
         self.realm, self.wire, self._shelf = realm, MemoryWire(), MemoryShelf()
-        self.log = Log(realm.coordinator_id.hex())
         self.stores = [MemorySiteStore() for _ in realm.ids]
-        self._sites = [realm.site(at, self.wire.mailbox(site), self.stores[at]) for at, site in enumerate(realm.ids)]
-        self.node = realm.coordinator(
-            Watched(self.wire.mailbox(realm.coordinator_id), self.log), self._shelf, quiet=True
-        )
+        self.logs = [Log(member.hex()) for member in (realm.coordinator_id, *realm.ids)]
+        watched = [Watched(self.wire.mailbox(bytes.fromhex(log.who)), log) for log in self.logs]
+        self._sites = [realm.site(at, watched[at + 1], store) for at, store in enumerate(self.stores)]
+        self.node = realm.coordinator(watched[0], self._shelf, quiet=True)
         self.phases = count_phases(self.node)
         self.wire.work = self._work
         self.rounds: list[Round] = []
@@ -112,6 +111,11 @@ class Memory:
         self.rounds += [] if warm_up else [one]
         self._shelf.clear()
         self.wire.forget_bodies()
+
+    def traffic(self) -> dict[str, float]:
+        """See :func:`traffic`."""
+        spans = [(one.began, one.ended) for one in self.rounds]
+        return traffic(self.logs, self.phases, spans, self.realm.coordinator_id.hex())
 
 
 def count_phases(node: CoordinatorNode) -> list[tuple[str, int, float]]:
@@ -148,18 +152,9 @@ class Played:
         """See :func:`gaps`, of all rounds."""
         return [gap for span in self.spans() for gap in gaps(self.logs, span)]
 
-    def traffic(self, coordinator: str) -> dict[str, Any]:
-        """Of one round, means: phases, messages each way, and bytes (bodies as often as they were handed over)."""
-        spans, times = self.spans(), len(self.rounds)
-        made = Counter[str]()
-        for log in self.logs:
-            way = "down" if log.who == coordinator else "up"
-            for name, began, _, size in log.calls:
-                if name in ("send", "put_body") and any(a <= began <= b for a, b in spans):
-                    made[f"messages_{way}"] += name == "send"
-                    made[f"bytes_{way}"] += size
-        kinds = [kind for kind, _, at in self.phases if any(a <= at <= b for a, b in spans)]
-        return {"phases": len(kinds) / times, **{name: count / times for name, count in sorted(made.items())}}
+    def traffic(self, coordinator: str) -> dict[str, float]:
+        """See :func:`traffic`."""
+        return traffic(self.logs, self.phases, self.spans(), coordinator)
 
     def operations(self) -> dict[str, dict[str, float]]:
         """Requests of one round by operation, means: how many, seconds in all, bytes each way."""
@@ -171,6 +166,21 @@ class Played:
                     for key, value in zip(one, (1, ended - began, up, down), strict=True):
                         one[key] += value / len(self.rounds)
         return dict(sorted(found.items()))
+
+
+def traffic(
+    logs: Sequence[Log], phases: Sequence[tuple[str, int, float]], spans: Sequence[Span], coordinator: str
+) -> dict[str, float]:
+    """Of one round, means: phases, messages each way, and bytes (bodies as often as they were handed over)."""
+    made = Counter[str]()
+    for log in logs:
+        way = "down" if log.who == coordinator else "up"
+        for name, began, _, size in log.calls:
+            if name in ("send", "put_body") and any(a <= began <= b for a, b in spans):
+                made[f"messages_{way}"] += name == "send"
+                made[f"bytes_{way}"] += size
+    asked = sum(any(a <= at <= b for a, b in spans) for _, _, at in phases)
+    return {"phases": asked / len(spans), **{name: count / len(spans) for name, count in sorted(made.items())}}
 
 
 def _site(ends: Ends, at: int, logs: Path, stop: Path) -> None:

@@ -22,6 +22,12 @@ __all__ = ["Log", "Watched", "account", "gaps", "watch_http"]
 
 Span = tuple[float, float]
 POLL = "sqs ReceiveMessage"
+BODY = "s3 GET (body, by pieces)"
+UNAWAITED = (
+    "sqs DeleteMessageBatch",
+    "sqs ChangeMessageVisibility",
+    "sqs ChangeMessageVisibilityBatch",
+)  # nobody waits
 EMPTY = 64  # bytes: an answer without a message
 
 
@@ -125,7 +131,7 @@ def watch_http(log: Log) -> Iterator[None]:
     from botocore.httpsession import URLLib3Session  # noqa: PLC0415 - an extra
     from botocore.response import StreamingBody  # noqa: PLC0415
 
-    send, read = URLLib3Session.send, StreamingBody.read
+    send, read, readinto = URLLib3Session.send, StreamingBody.read, StreamingBody.readinto
 
     def watched(session: Any, request: Any) -> Any:
         began = time.monotonic()
@@ -134,17 +140,20 @@ def watch_http(log: Log) -> Iterator[None]:
         log.requests.append((_operation(request), began, time.monotonic(), _size(request.body), came))
         return answer
 
-    def read_all(body: Any, amt: int | None = None) -> Any:
+    def timed(body: Any, method: Callable[..., Any], *given: Any) -> Any:
         began = time.monotonic()
-        found = read(body, amt)
-        log.requests.append(("s3 body", began, time.monotonic(), 0, len(found)))
+        found = method(body, *given)
+        log.requests.append((BODY, began, time.monotonic(), 0, found if isinstance(found, int) else len(found)))
         return found
 
-    URLLib3Session.send, StreamingBody.read = watched, read_all  # type: ignore[method-assign]
+    URLLib3Session.send = watched  # type: ignore[method-assign]
+    StreamingBody.read = lambda body, amt=None: timed(body, read, amt)  # type: ignore[method-assign]
+    StreamingBody.readinto = lambda body, room: timed(body, readinto, room)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        URLLib3Session.send, StreamingBody.read = send, read  # type: ignore[method-assign]
+        URLLib3Session.send = send  # type: ignore[method-assign]
+        StreamingBody.read, StreamingBody.readinto = read, readinto  # type: ignore[method-assign]
 
 
 def _size(body: Any) -> int:
@@ -200,7 +209,8 @@ def length(spans: Iterable[Span]) -> float:
 def account(logs: Sequence[Log], within: Span) -> dict[str, float]:
     """Who was at work in each moment of a round, seconds that add up to its length.
 
-    ``emulator``: a request of anyone's was with it; of polls only from when the message was there until it came.
+    ``emulator``: a request was with it that somebody waited for; of polls only from when the message was there until
+    it came.
     ``computing``: otherwise, somebody was outside all calls of the mailbox, in privfl's own protocol.
     ``wire``: otherwise, somebody was in a call of the mailbox other than receive. ``waiting``: nobody did anything.
     Beside them ``requests`` and ``computing_all``: the same summed over processes, which overlap.
@@ -236,7 +246,7 @@ def _living(log: Log, within: Span) -> Span:
 
 
 def _with_emulator(logs: Sequence[Log]) -> list[Span]:
-    """Spans of requests. A poll waits for a message that is not there yet, which is nobody's work."""
+    """Spans of requests that somebody waits for. A poll waits for a message that is not there yet: nobody's work."""
     accepted = defaultdict(list)
     for log in logs:
         for _, recipient, at in log.sent:
@@ -244,6 +254,8 @@ def _with_emulator(logs: Sequence[Log]) -> list[Span]:
     found = []
     for log in logs:
         for operation, began, ended, _, came in log.requests:
+            if operation in UNAWAITED:
+                continue
             if operation != POLL:
                 found.append((began, ended))
             elif came > EMPTY:
