@@ -23,7 +23,8 @@ from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.runtime.coordinator_process import CoordinatorProcess, Pace
 from privfl.runtime.jobs import Job, jobs_of, kind_of, submit
 from privfl.runtime.status import CoordinatorStatus, Phase, show_failed_start
-from privfl.wires.flower import spool_of
+from privfl.wires.flower import Spool, SpoolMailbox, spool_of
+from privfl.wires.folder import FolderDelivery
 from privfl.wires.settings import FlowerSettings
 
 __all__ = ["PACE", "app", "coordinator_app", "serve"]
@@ -35,6 +36,24 @@ SERVE, TASK = "privfl-serve", "privfl-task"
 
 #: How long a coordinator over Flower waits, in milliseconds: a message may take seconds on its way, however small.
 PACE = Pace(gather=120_000, patience=300_000, grace=10_000)
+
+
+class _Over(BaseException):
+    """Ends the coordinator's work where it is, as Ctrl-C does: no job has failed, and the next run goes on."""
+
+
+class _Leash(SpoolMailbox):
+    """The coordinator's end of its spool, which lets nobody wait for mail that will not come any more."""
+
+    def __init__(self, spool: Spool, own: bytes, over: Callable[[], bool]) -> None:
+        super().__init__(spool, own)
+        self._over = over
+
+    def receive(self, wait_ms: int) -> list[FolderDelivery]:
+        """See the contract."""
+        if self._over():
+            raise _Over
+        return super().receive(wait_ms)
 
 
 class JobFailed(PrivflError):
@@ -63,7 +82,8 @@ def serve(
         passphrase: of its key store; by default PRIVFL_PASSPHRASE, or the file PRIVFL_PASSPHRASE_FILE.
         task: a task or study file that is submitted first; by default the run's ``privfl-task``, if it has one.
         forever: go on waiting for jobs until the run is stopped; by default the run's ``privfl-serve``.
-        pace: how long is waited for sites. stop: asked between messages. courier: further arguments of
+        pace: how long is waited for sites. stop: whether to end, at the next look at the mail; what
+            was begun goes on with the next run. courier: further arguments of
             :class:`~privfl.flower.courier.Courier`.
 
     Raises:
@@ -104,11 +124,15 @@ def _run(
         )
     spool = spool_of(home.folder)
     courier = Courier(grid, spool, home.party.id, home.party.roster, **{"poll": float(settings.poll), **options})
+    home.mailbox.close()
+    home.mailbox = _Leash(spool, home.party.id, lambda: stop() or bool(courier.ended))
     process = CoordinatorProcess(home, clock, pace=pace)
     before = {job.id for job in jobs_of(home.folder) if job.state().over}
     try:
         with courier:
             process.serve(lambda: stop() or bool(courier.ended), once=not stays)
+    except _Over:
+        log.info("stopped; the next run goes on where this one was")
     except BaseException as error:
         why = str(error) if isinstance(error, PrivflError) else type(error).__name__
         process._update(phase=Phase.FAILED, error=why, force=True)

@@ -25,7 +25,7 @@ from privfl.runtime.coordinator_process import Pace
 from tests.runtime.realm import PASSPHRASE, Realm, realm
 
 PACE = Pace(gather=20_000, patience=20_000, grace=1_000)
-FAST: dict[str, Any] = {"poll": 0.2, "again": 0.01, "tick": 0.002, "look": 0.01, "patience": 1.0}
+FAST: dict[str, Any] = {"poll": 0.2, "again": 0.01, "tick": 0.01, "look": 0.01, "patience": 1.0}
 
 
 @dataclass
