@@ -69,7 +69,8 @@ class Emulator:
 
     def post(self, path: str, data: bytes = b"") -> bytes:
         """Ask the emulator itself something; returns its answer."""
-        request = urllib.request.Request(self.endpoint + path, data, method="POST")  # noqa: S310 - own loopback
+        plain = {"Content-Type": "text/plain"}  # or it would be taken for a form
+        request = urllib.request.Request(self.endpoint + path, data, plain, method="POST")  # noqa: S310 - own loopback
         with _direct().open(request, timeout=START_S) as answer:
             found: bytes = answer.read()
         return found
