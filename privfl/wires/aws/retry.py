@@ -41,15 +41,15 @@ def persist(
     attempt: Callable[[], T],
     clients: Clients,
     *,
-    patience: float = PATIENCE_S,
+    patience: float | None = None,
     closed: threading.Event | None = None,
 ) -> T:
-    """Call ``attempt`` until it works, for ``patience`` seconds at most; expired credentials are looked for anew.
+    """Call ``attempt`` until it works, for ``patience`` seconds at most (None: 20); expired credentials are renewed.
 
     Raises:
         WireError: the last one, once patience or the mailbox has ended; at once if it will not pass by itself.
     """
-    until, backoff = time.monotonic() + patience, Backoff()
+    until, backoff = time.monotonic() + (PATIENCE_S if patience is None else patience), Backoff()
     while True:
         try:
             return attempt()
