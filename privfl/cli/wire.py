@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from privfl.cli import wire_show
+from privfl.cli import wire_aws, wire_show
 from privfl.clock import SystemClock
 from privfl.errors import Misuse
 from privfl.wires import FolderWire, pack, unpack
@@ -23,6 +23,8 @@ app = typer.Typer(help="Look after the wires that carry the federation's message
 folder = typer.Typer(help="A shared directory as a wire; over an air gap by parcels.", no_args_is_help=True)
 wire_show.add_to(app)
 app.add_typer(folder, name="folder")
+app.add_typer(wire_aws.app, name="aws")
+app.command(epilog="Example: privfl wire redrive federation.yaml --member north")(wire_aws.redrive)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Wire = Annotated[Path, typer.Argument(help="The wire folder.")]
