@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from rich.table import Table
 
 from privfl.cli.demo_children import Children, raised_again
 from privfl.cli.demo_folder import drawn_passphrase
-from privfl.cli.demo_outcome import read_ledgers
-from privfl.cli.demo_world import start_coordinator, start_site
+from privfl.cli.demo_outcome import Carried, read_ledgers
+from privfl.cli.demo_wires import DemoWire, Scene, wire_seen
+from privfl.clock import SystemClock
 from privfl.errors import WireError
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ class AnalyticsDemo:
         if not self.quiet:
             self.console.print(words, markup=False, highlight=False)
 
-    def run(self, place: Path) -> dict[str, Any]:
-        """Found the federation below ``place``, ask, approve at every site, and check what is left; for JSON.
+    def run(self, place: Path, wire: DemoWire) -> dict[str, Any]:
+        """Found the federation below ``place``, ask over ``wire``, approve at every site, check what is left; for JSON.
 
         Raises:
             PrivflError: what a process ended with, or what does not verify at the end.
@@ -135,9 +136,14 @@ class AnalyticsDemo:
         started = time.perf_counter()
         passphrase = drawn_passphrase(place)
         trial, job = self._founded(place, passphrase)
-        approved = self._asked(trial, job, passphrase)
+        with wire.running(place):
+            wire.join(trial, passphrase, SystemClock().now())
+            began = time.monotonic()
+            approved = self._asked(trial, job, passphrase, wire)
+            carried = Carried.of(wire.kind, wire_seen(trial), time.monotonic() - began)
         found = self._checked(trial, job)
-        found["approved_by"], found["seconds"] = approved, round(time.perf_counter() - started, 2)
+        found["approved_by"], found["wire"] = approved, asdict(carried)
+        found["seconds"] = round(time.perf_counter() - started, 2)
         return found
 
     def _founded(self, place: Path, passphrase: str) -> tuple[Trial, Job]:
@@ -163,24 +169,23 @@ class AnalyticsDemo:
         settings = RunSettings(epsilon=self.epsilon, delta=DELTA, unit=Unit.SUBJECT, mode="voted")
         return trial, submit(trial.coordinator, asked_of(self.study, self.schema, settings), now())
 
-    def _asked(self, trial: Trial, job: Job, passphrase: str) -> list[str]:
+    def _asked(self, trial: Trial, job: Job, passphrase: str, wire: DemoWire) -> list[str]:
         """Start everybody, answer as the operators, wait for the job, end everybody; names of who approved."""
         errors = trial.folder / "errors"
         errors.mkdir(mode=0o700)
         approved: list[str] = []
-        with Children(errors, passphrase) as children:
-            start_coordinator(children, trial, trial.folder / "seen.json", trial.folder / "pause")
-            for name in trial.sites:
-                start_site(children, trial, name)
+        with Children(errors, passphrase, wire.environment, wire.removed) as children:
+            scene = Scene(trial, children, passphrase)
+            wire.start(scene)
             while not (state := job.state()).over:
-                children.check({"coordinator": 0})
+                wire.check_running(scene, may_end={"coordinator": 0})
                 for name in self._operators(trial, passphrase):
                     approved.append(name)
                     self._say(f"the operator of {name} read what would leave, and approved")
                 time.sleep(0.05)
             if state.state == "failed":
                 raise raised_again(state.kind, state.error, state.exit_code)
-            children.stop_all()
+            wire.finished(scene)
         return approved
 
     def _operators(self, trial: Trial, passphrase: str) -> Iterator[str]:
@@ -271,10 +276,14 @@ def _short(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def run_demo(console: Console, epsilon: float, sites: int, seed: int, place: Path, *, quiet: bool) -> dict[str, Any]:
+def run_demo(
+    console: Console, epsilon: float, sites: int, seed: int, place: Path, wire: DemoWire, *, quiet: bool
+) -> dict[str, Any]:
     """Carry the demo out and show it; returns what ``--json`` prints."""
     demo = AnalyticsDemo(console, epsilon, sites, seed, quiet=quiet)
-    found = demo.run(place)
+    if not quiet and wire.told():
+        console.print(wire.told(), highlight=False)
+    found = demo.run(place, wire)
     if not quiet:
         demo.show(found)
     return found

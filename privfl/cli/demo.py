@@ -18,12 +18,13 @@ from rich.console import Console
 
 from privfl.cli.demo_children import ending_on
 from privfl.cli.demo_folder import MARKER, check_folder, passing_folder, put_results, users_folder
-from privfl.cli.demo_outcome import DELTA, Asked, Death, Outcome, Seen
+from privfl.cli.demo_outcome import DELTA, Asked, Carried, Death, Outcome, Seen
 from privfl.cli.demo_show import show, show_next, show_sites
 from privfl.errors import Misuse
 from privfl.tasks.plugins import plugin
 
 if TYPE_CHECKING:
+    from privfl.cli.demo_wires import DemoWire
     from privfl.learn import Logistic, Task
     from privfl.runtime import Federation
 
@@ -44,6 +45,23 @@ class Wire(StrEnum):
 
     FOLDER = "folder"
     MEMORY = "memory"
+    AWS = "aws"
+    FLOWER = "flower"
+
+
+def demo_wire(wire: Wire) -> DemoWire:
+    """What carries the mail of a demo whose parties are processes."""
+    from privfl.cli.demo_wires import FolderDemo  # noqa: PLC0415 - after the arguments
+
+    if wire is Wire.AWS:
+        from privfl.cli.demo_aws import AwsDemo  # noqa: PLC0415
+
+        return AwsDemo()
+    if wire is Wire.FLOWER:
+        from privfl.cli.demo_flower import FlowerDemo  # noqa: PLC0415
+
+        return FlowerDemo()
+    return FolderDemo()
 
 
 def demo(
@@ -56,7 +74,11 @@ def demo(
         int, typer.Option(min=0, max=2**32 - 1, help="Who gets which rows, and who dies when; never the noise.")
     ] = 1,
     wire: Annotated[
-        Wire, typer.Option(help="folder: every party a process, over a shared folder; memory: all in this process.")
+        Wire,
+        typer.Option(
+            help="folder: every party a process, over a shared folder; aws: over SQS and S3 of an emulator; flower: "
+            "over a SuperLink and SuperNodes on this computer; memory: all in this process."
+        ),
     ] = Wire.FOLDER,
     folder: Annotated[
         Path | None,
@@ -79,19 +101,25 @@ def demo(
         raise Misuse(
             f"--sites {sites}: the demo needs 4 to 20, so that one may die and a sum of the rest still hide each"
         )
+    carrier = None if wire is Wire.MEMORY else demo_wire(wire)
+    if carrier is not None:
+        carrier.check()
     if folder is not None:
         check_folder(folder)
     console = Console(stderr=as_json, highlight=False)
     if what is What.ANALYTICS:
-        _analytics(console, epsilon, sites, seed, folder, keep, as_json)
+        if carrier is None:
+            raise Misuse("--wire memory: the study's parties are processes; choose --wire folder, aws or flower")
+        _analytics(console, (epsilon, sites, seed), carrier, folder, keep, as_json)
         return
-    asked, kept = Asked(epsilon, sites, seed, ROUNDS), keep or folder is not None
+    rounds = ROUNDS if carrier is None else min(ROUNDS, carrier.most_rounds)
+    asked, kept = Asked(epsilon, sites, seed, rounds), keep or folder is not None
     with ExitStack() as stack:
         stack.enter_context(errors_only())
         stack.enter_context(ending_on(signal.SIGTERM, signal.SIGHUP))
         stage = _Stage(console, asked, quiet=as_json)
         place = stack.enter_context(users_folder(folder) if folder else passing_folder(keep=keep))
-        outcome = stage.processes(place) if wire is Wire.FOLDER else stage.memory(place / "result")
+        outcome = stage.memory(place / "result") if carrier is None else stage.processes(place, carrier)
         result = outcome.summary(time.perf_counter() - started)
         if kept:
             put_results(place, outcome.result, result)
@@ -105,14 +133,19 @@ def demo(
 
 
 def _analytics(
-    console: Console, epsilon: float, sites: int, seed: int, folder: Path | None, keep: bool, as_json: bool
+    console: Console,
+    asked: tuple[float, int, int],
+    wire: DemoWire,
+    folder: Path | None,
+    keep: bool,
+    as_json: bool,
 ) -> None:
     run_demo = plugin("privfl.demos", "analytics")
     with ExitStack() as stack:
         stack.enter_context(errors_only())
         stack.enter_context(ending_on(signal.SIGTERM, signal.SIGHUP))
         place = stack.enter_context(users_folder(folder) if folder else passing_folder(keep=keep))
-        result = run_demo(console, epsilon, sites, seed, place, quiet=as_json)
+        result = run_demo(console, *asked, place, wire, quiet=as_json)
         if folder is not None or keep:
             (place / MARKER).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if as_json:
@@ -165,18 +198,18 @@ class _Stage:
         if not self.quiet:
             self.console.print(words)
 
-    def processes(self, place: Path) -> Outcome:
-        """Every party a process of its own, over a shared folder."""
+    def processes(self, place: Path, wire: DemoWire) -> Outcome:
+        """Every party a process of its own, over a wire between them."""
         from privfl.cli.demo_world import run_world  # noqa: PLC0415
 
         victim, number = self.asked.victim(tuple(self.frames)), self.asked.fatal
         self._say(
             f"Each of them and the coordinator is a process; {victim} will be killed in the middle of round {number} "
-            "or soon after.\n"
+            f"of {self.asked.rounds}, or soon after."
         )
-        outcome = run_world(
-            place, self.asked, (self.frames, self.schema, self.held), self.task, self.policy, bar=not self.quiet
-        )
+        self._say(f"{wire.told()}\n" if wire.told() else "")
+        data = self.frames, self.schema, self.held
+        outcome = run_world(place, self.asked, data, self.task, self.policy, wire, bar=not self.quiet)
         self._say(f"[dim]{_told(victim, outcome)}[/dim]")
         return self._compared(outcome)
 
@@ -186,7 +219,7 @@ class _Stage:
 
         victim, number = self.asked.victim(tuple(self.frames)), self.asked.fatal
         self._say(f"{victim} will be killed in round {number}, between accepting and uploading.\n")
-        seen = Seen()
+        seen, began = Seen(), time.monotonic()
         fit = self.federation.train(
             self.spec,
             epsilon=self.asked.epsilon,
@@ -216,6 +249,7 @@ class _Stage:
             ledgers=(),
             death=Death(victim, number) if number in fit.dropped else None,
             result=result,
+            carried=Carried("memory", None, None, round(time.monotonic() - began, 2)),
         )
         self._say(f"[dim]{_told(victim, outcome)}[/dim]")
         return self._compared(outcome)

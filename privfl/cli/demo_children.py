@@ -17,7 +17,7 @@ from typing import Self
 import privfl.errors
 from privfl.errors import PrivflError
 
-__all__ = ["Children", "deferred", "end_with_parent", "ending_on", "raised_again"]
+__all__ = ["Children", "deferred", "end_with_parent", "ending_on", "raised_again", "wait_until_stopped"]
 
 #: ``privfl``, that ends when the process that started it is gone
 COMMAND = (
@@ -87,6 +87,18 @@ def end_with_parent() -> None:
             sys.exit(1)  # it was killed before it could be asked for
 
 
+def wait_until_stopped(child: subprocess.Popen[bytes]) -> bool:
+    """Stop a child by SIGSTOP and wait until it is; False if it has ended."""
+    if child.poll() is not None:
+        return False
+    child.send_signal(signal.SIGSTOP)
+    _, status = os.waitpid(child.pid, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        child.returncode = os.waitstatus_to_exitcode(status)
+        return False
+    return True
+
+
 class Children:
     """Processes that end with the block: ``with Children(folder, passphrase) as children``.
 
@@ -94,12 +106,21 @@ class Children:
 
     Args:
         errors: folder for what they print. passphrase: given to them by environment, and to nobody else.
+        environment, removed: added to their environment, and taken out of it.
     """
 
-    def __init__(self, errors: Path, passphrase: str) -> None:
+    def __init__(
+        self,
+        errors: Path,
+        passphrase: str,
+        environment: Mapping[str, str] | None = None,
+        removed: Sequence[str] = (),
+    ) -> None:
         self._errors = errors
+        kept = {name: value for name, value in os.environ.items() if name not in removed}
         self._environment = {
-            **os.environ,
+            **kept,
+            **(environment or {}),
             "PRIVFL_PASSPHRASE": passphrase,
             PARENT: str(os.getpid()),
             "COLUMNS": "2000",  # a message in one line, to be shown as the parent's own

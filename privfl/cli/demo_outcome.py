@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from privfl.dp import Release
     from privfl.homes.trial import Trial
     from privfl.runtime.fit import PrivacyReport
+    from privfl.runtime.status import WireSeen
     from privfl.secagg import Transcript
 
 __all__ = ["Asked", "Death", "LedgerFound", "Outcome", "Seen", "read_ledgers"]
@@ -32,7 +33,7 @@ class Asked:
     @property
     def fatal(self) -> int:
         """The round in which a site is to die."""
-        return 1 + self.rounds // 3 + self.seed % 5
+        return 1 + self.rounds // 3 + self.seed % max(1, min(5, self.rounds // 2))
 
     def victim(self, names: tuple[str, ...]) -> str:
         """The site that is to die."""
@@ -133,6 +134,26 @@ def read_ledgers(trial: Trial, transcripts: list[tuple[str, Transcript]]) -> lis
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What the coordinator's end of the wire carried, with its bodies; None where nothing left the process.
+
+    ``seconds``: from the first process to the last.
+    """
+
+    kind: str
+    messages: int | None
+    bytes: int | None
+    seconds: float
+
+    @classmethod
+    def of(cls, kind: str, wire: WireSeen | None, seconds: float) -> Carried:
+        """By a coordinator's status."""
+        if wire is None:
+            return cls(kind, None, None, round(seconds, 2))
+        return cls(kind, wire.sent + wire.received, wire.bytes_sent + wire.bytes_received, round(seconds, 2))
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Everything the demo shows.
 
@@ -140,7 +161,7 @@ class Outcome:
         privacy, release: what the run cost and what that rests on. dropped: round → sites missing from its sum.
         spent: ε by site, by its own account. ledgers: the same from disk, empty where all was in one process.
         accuracy: by way of training, on ``held`` rows that no site has.
-        result: folder of model, history, report and transcripts.
+        result: folder of model, history, report and transcripts. carried: what the wire had to do.
     """
 
     sites: int
@@ -158,6 +179,7 @@ class Outcome:
     ledgers: tuple[LedgerFound, ...]
     death: Death | None
     result: Path
+    carried: Carried | None = None
 
     def summary(self, seconds: float) -> dict[str, Any]:
         """The object that ``--json`` prints."""
@@ -172,5 +194,6 @@ class Outcome:
             "transcripts_verified": self.verified,
             "ledgers_verified": len(self.ledgers),
             "spent": dict(self.spent),
+            "wire": None if self.carried is None else asdict(self.carried),
             "seconds": round(seconds, 2),
         }

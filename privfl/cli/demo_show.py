@@ -37,6 +37,7 @@ def show(console: Console, outcome: Outcome, result: dict[str, Any]) -> None:
     if outcome.ledgers:
         _show_ledgers(console, outcome)
     _show_proof(console, outcome)
+    console.print(f"\n{_carried(outcome)}", markup=False)
     console.print(f"\nDone in {result['seconds']:.1f} s.")
 
 
@@ -69,6 +70,17 @@ def _show_ledgers(console: Console, outcome: Outcome) -> None:
     if death is not None:
         (ledger,) = (one for one in outcome.ledgers if one.site == death.site)
         console.print(f"[dim]{_fate(ledger, death.round)}[/dim]")
+
+
+def _carried(outcome: Outcome) -> str:
+    """Which wire, and what went over it."""
+    carried = outcome.carried
+    if carried is None or carried.messages is None or carried.bytes is None:
+        return "Wire: memory; nothing left this process."
+    return (
+        f"Wire: {carried.kind}; {carried.messages} messages and {carried.bytes / 1e6:.1f} MB at the coordinator's end, "
+        f"{outcome.rounds} rounds in {carried.seconds:.1f} s, start and end of all processes included."
+    )
 
 
 def _charged(ledger: LedgerFound) -> str:

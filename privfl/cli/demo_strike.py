@@ -7,23 +7,21 @@ killed; else it goes on.
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import closing
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privfl.cli.demo_children import Children, deferred
+from privfl.cli.demo_children import deferred
 from privfl.cli.demo_outcome import Death
 from privfl.errors import Misuse, PrivflError
 
 if TYPE_CHECKING:
-    from privfl.homes.trial import Trial
+    from privfl.cli.demo_wires import Scene, Victim
+    from privfl.runtime.alive import Process
     from privfl.runtime.status import SiteStatus
 
 __all__ = ["Strike", "open_round"]
@@ -65,20 +63,12 @@ class Strike:
         death: once it has happened.
     """
 
-    def __init__(
-        self,
-        trial: Trial,
-        victim: str,
-        round: int,
-        pause: Path,
-        children: Children,
-        restart: Callable[[], None],
-    ) -> None:
-        self._folder, self._coordinator = trial.sites[victim], trial.coordinator
-        self._victim, self._round, self._pause = victim, round, pause
-        self._children, self._restart = children, restart
+    def __init__(self, scene: Scene, name: str, victim: Victim, round: int) -> None:
+        self._folder, self._coordinator = scene.trial.sites[name], scene.trial.coordinator
+        self._name, self._victim, self._round, self._pause = name, victim, round, scene.pause
         self._stage, self._since = _Stage.WAITING, 0.0
         self._seen: int | None = None  # the open round at the last look
+        self._killed: Process | None = None
         self.death: Death | None = None
 
     def step(self) -> float:
@@ -117,7 +107,7 @@ class Strike:
             status = read_status(self._folder / NAME, SiteStatus)
         except Misuse:
             return None
-        return status if status.process.pid == self._children[self._victim].pid else None
+        return status if status.process != self._killed and status.process.lives() else None
 
     def _at_work(self) -> bool:
         """Whether it has answered the invitation that its death left unanswered; its greeting went out before."""
@@ -127,26 +117,16 @@ class Strike:
     def _strike(self) -> None:
         (ledger,) = (self._folder / "ledger").glob("*.db")
         with deferred():  # nobody is left stopped
-            if not self._stopped():
+            if not self._victim.freeze():
                 return
             hit, before = open_round(ledger), self._seen
             self._seen = hit
             if hit is None or hit < self._round or hit != before:  # not open, or only just
-                self._children[self._victim].send_signal(signal.SIGCONT)
+                self._victim.thaw()
                 return
             self._pause.touch()  # between this round and the next
-            self._children.kill(self._victim)
-            self.death, self._stage = Death(self._victim, hit), _Stage.STARTING
-        self._restart()
-
-    def _stopped(self) -> bool:
-        """Freeze the victim; False if it has ended by itself, which is found out elsewhere."""
-        child = self._children[self._victim]
-        if child.poll() is not None:
-            return False
-        child.send_signal(signal.SIGSTOP)
-        _, status = os.waitpid(child.pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            child.returncode = os.waitstatus_to_exitcode(status)
-            return False
-        return True
+            found = self._status()
+            self._killed = found.process if found is not None else None
+            self._victim.kill()
+            self.death, self._stage = Death(self._name, hit), _Stage.STARTING
+        self._victim.restart()

@@ -1,23 +1,24 @@
-"""The demo's federation of processes: founded below one folder, run over the folder wire, one site killed.
+"""The demo's federation of processes: founded below one folder, run over a wire, one site killed.
 
-Coordinator and sites are processes of their own that meet in a shared folder only. This process sets up the
-folders, as an authority, a compliance officer and operators would, looks on, and kills.
+Coordinator and sites are processes of their own that meet on the wire only. This process sets up the folders, as an
+authority, a compliance officer and operators would, looks on, and kills.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privfl.cli.demo_children import Children, raised_again
 from privfl.cli.demo_folder import drawn_passphrase
-from privfl.cli.demo_outcome import DELTA, Asked, Outcome, Seen, read_ledgers
+from privfl.cli.demo_outcome import DELTA, Asked, Carried, Outcome, Seen, read_ledgers
 from privfl.cli.demo_strike import Strike
+from privfl.cli.demo_wires import DemoWire, Scene, wire_seen
 from privfl.errors import WireError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from privfl.runtime.jobs import Job
 
 __all__ = ["policy_of", "run_world"]
-
-IDLE_S = 90  # then a site stops by itself, where it cannot notice that the demo was killed
 
 
 def policy_of(asked: Asked, schema: Schema, clip: float, now: int) -> Policy:
@@ -56,6 +55,7 @@ def run_world(
     data: tuple[Mapping[str, Any], Schema, Any],
     task: Task,
     policy: Policy,
+    wire: DemoWire,
     *,
     bar: bool,
 ) -> Outcome:
@@ -63,15 +63,22 @@ def run_world(
 
     Args:
         data: a table per site, the schema, held-out rows. task: as the coordinator will compile it, for its figures.
-        policy: as :func:`policy_of` makes it. bar: show the progress on a terminal.
+        policy: as :func:`policy_of` makes it. wire: what the parties speak over. bar: show the progress on a terminal.
 
     Raises:
         PrivflError: what a process ended with, or what does not verify at the end.
     """
     passphrase = drawn_passphrase(place)
     trial, job = _founded(place, asked, data, policy, passphrase)
-    strike = _train(trial, job, asked, passphrase, bar=bar)
-    return _collected(trial, job, asked, task, strike, len(data[2]))
+    from privfl.cli.roles import now  # noqa: PLC0415
+
+    with wire.running(place):
+        wire.join(trial, passphrase, now())
+        began = time.monotonic()
+        strike = _train(trial, job, asked, passphrase, wire, bar=bar)
+        took = time.monotonic() - began
+    outcome = _collected(trial, job, asked, task, strike, len(data[2]))
+    return replace(outcome, carried=Carried.of(wire.kind, wire_seen(trial), took))
 
 
 def _founded(
@@ -112,23 +119,21 @@ def _founded(
     return trial, submit(trial.coordinator, file, now())
 
 
-def _train(trial: Trial, job: Job, asked: Asked, passphrase: str, *, bar: bool) -> Strike:
+def _train(trial: Trial, job: Job, asked: Asked, passphrase: str, wire: DemoWire, *, bar: bool) -> Strike:
     """Start everybody, kill one, wait for the job, end everybody; raises what ended the job or a process."""
     from privfl.runtime.progress import FollowedProgress  # noqa: PLC0415
 
     errors = trial.folder / "errors"
     errors.mkdir(mode=0o700)
-    seen, pause = trial.folder / "seen.json", trial.folder / "pause"
-    with Children(errors, passphrase) as children, ExitStack() as stack:
-        start_coordinator(children, trial, seen, pause)
-        for name in trial.sites:
-            start_site(children, trial, name)
+    with Children(errors, passphrase, wire.environment, wire.removed) as children, ExitStack() as stack:
+        scene = Scene(trial, children, passphrase)
+        wire.start(scene)
         victim = asked.victim(tuple(trial.sites))
-        strike = Strike(trial, victim, asked.fatal, pause, children, lambda: start_site(children, trial, victim))
+        strike = Strike(scene, victim, wire.victim(scene, victim), asked.fatal)
         shown = stack.enter_context(FollowedProgress(trial.coordinator, job)) if bar else None
         looked = 0.0
         while not (state := job.state()).over:
-            children.check({})
+            wire.check_running(scene, may_end={})
             until = time.monotonic() + 0.05
             while time.monotonic() < until:
                 time.sleep(strike.step())
@@ -137,22 +142,9 @@ def _train(trial: Trial, job: Job, asked: Asked, passphrase: str, *, bar: bool) 
                 looked = time.monotonic()
         if state.state == "failed":
             raise raised_again(state.kind, state.error, state.exit_code)
-        if children["coordinator"].wait(30):
-            children.check({})
         strike.rest()
-        children.stop_all()
+        wire.finished(scene)
     return strike
-
-
-def start_site(children: Children, trial: Trial, name: str) -> None:
-    """``privfl site run``, as an operator would."""
-    children.start(name, "site", "run", trial.sites[name], "--stop-when-idle", str(IDLE_S))
-
-
-def start_coordinator(children: Children, trial: Trial, seen: Path, pause: Path) -> None:
-    """``privfl coordinator run --once``, with a record of what it sees."""
-    command = (sys.executable, "-m", "privfl.cli.demo_coordinator")
-    children.start("coordinator", trial.coordinator, seen, pause, command=command)
 
 
 def _collected(trial: Trial, job: Job, asked: Asked, task: Task, strike: Strike, held: int) -> Outcome:

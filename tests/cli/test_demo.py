@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import privfl
-from privfl.cli import demo_world
+from privfl.cli import demo_wires
 from privfl.cli.demo_children import Children, end_with_parent, raised_again
 from privfl.cli.demo_folder import check_folder, users_folder
 from privfl.cli.demo_outcome import LedgerFound, Seen
@@ -27,7 +27,7 @@ from tests.cli.support import COMMAND, Ran, called, environment
 
 KEYS = [
     *("sites", "dropped", "rounds", "epsilon", "delta", "accuracy"),
-    *("upload_bytes_per_parameter", "transcripts_verified", "ledgers_verified", "spent", "seconds"),
+    *("upload_bytes_per_parameter", "transcripts_verified", "ledgers_verified", "spent", "wire", "seconds"),
 ]
 NAMES = ["north", "south", "east", "west", "central"]
 RESULTS = {"model.json", "history.csv", "privacy.json", "privfl-demo.json", "transcripts"}
@@ -141,8 +141,8 @@ def test_tables(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     flat = " ".join(ran.out.split())
     for words in (
         "4 hospitals share",
-        "east will be killed in round 4, between accepting and uploading",
-        "round 4: east died, the other 3 went on",
+        "east will be killed in round 2, between accepting and uploading",
+        "round 2: east died, the other 3 went on",
         "How good is the model?",
         "all rows in one place, no privacy",
         "one site alone at the same epsilon",
@@ -155,6 +155,7 @@ def test_tables(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         "transcripts verified",
         "4 of 4",
         "privfl transcript verify",
+        "Wire: memory; nothing left this process.",
     ):
         assert words in flat, words
     assert max(len(line) for line in ran.out.splitlines()) <= 80 + len(str(tmp_path)) + 60
@@ -339,15 +340,15 @@ def test_a_process_that_cannot_start(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One site's process ends at its start: its own message and exit code, no success, nothing left."""
-    start = demo_world.start_site
+    start = demo_wires.start_site
 
-    def misled(children: Children, trial: Any, name: str) -> None:
+    def misled(scene: demo_wires.Scene, name: str) -> None:
         if name == "east":
-            for path in (trial.sites[name] / "ledger").glob("*.db"):
+            for path in (scene.trial.sites[name] / "ledger").glob("*.db"):
                 path.write_bytes(b"not a ledger")
-        start(children, trial, name)
+        start(scene, name)
 
-    monkeypatch.setattr(demo_world, "start_site", misled)
+    monkeypatch.setattr(demo_wires, "start_site", misled)
     ran = called(capfd, monkeypatch, "demo", "--json", "--dir", tmp_path / "out")
     ran.failed(3, "Unverified", "the process of east ended by itself (exit code 3)", "ledger")
     assert ran.out == ""
