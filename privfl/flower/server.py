@@ -20,6 +20,7 @@ from privfl.errors import Misuse, PrivflError, WireError
 from privfl.flower.courier import Courier
 from privfl.flower.resident import passphrase as passphrase_of_environment
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
+from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.coordinator_process import CoordinatorProcess, Pace
 from privfl.runtime.jobs import Job, jobs_of, kind_of, submit
 from privfl.runtime.status import CoordinatorStatus, Phase, show_failed_start
@@ -36,6 +37,10 @@ SERVE, TASK = "privfl-serve", "privfl-task"
 
 #: How long a coordinator over Flower waits, in milliseconds: a message may take seconds on its way, however small.
 PACE = Pace(gather=120_000, patience=300_000, grace=10_000)
+
+
+#: Called with each opened round's number, its result, and the packed vectors by site id in hex.
+AfterRound = Callable[[int, RoundResult, Mapping[str, bytes]], None]
 
 
 class _Over(BaseException):
@@ -73,6 +78,7 @@ def serve(
     pace: Pace = PACE,
     stop: Callable[[], bool] = lambda: False,
     clock: Clock | None = None,
+    after_round: AfterRound | None = None,
     **courier: Any,
 ) -> None:
     """Run the coordinator's waiting jobs over ``grid``; the main function of a ServerApp calls this.
@@ -83,7 +89,8 @@ def serve(
         task: a task or study file that is submitted first; by default the run's ``privfl-task``, if it has one.
         forever: go on waiting for jobs until the run is stopped; by default the run's ``privfl-serve``.
         pace: how long is waited for sites. stop: whether to end, at the next look at the mail; what
-            was begun goes on with the next run. courier: further arguments of
+            was begun goes on with the next run. after_round: see
+            :func:`~privfl.runtime.coordinator_process.run_coordinator`. courier: further arguments of
             :class:`~privfl.flower.courier.Courier`.
 
     Raises:
@@ -104,7 +111,7 @@ def serve(
         show_failed_start(folder, CoordinatorStatus, error, clock.now())
         raise
     with opened:
-        _run(grid, opened, clock, pace, stop, stays, courier)
+        _run(grid, opened, clock, pace, stop, stays, after_round, courier)
 
 
 def _run(
@@ -114,6 +121,7 @@ def _run(
     pace: Pace,
     stop: Callable[[], bool],
     stays: bool,
+    after_round: AfterRound | None,
     options: Mapping[str, Any],
 ) -> None:
     settings = home.wire
@@ -126,7 +134,7 @@ def _run(
     courier = Courier(grid, spool, home.party.id, home.party.roster, **{"poll": float(settings.poll), **options})
     home.mailbox.close()
     home.mailbox = _Leash(spool, home.party.id, lambda: stop() or bool(courier.ended))
-    process = CoordinatorProcess(home, clock, pace=pace)
+    process = CoordinatorProcess(home, clock, pace=pace, after_round=after_round)
     before = {job.id for job in jobs_of(home.folder) if job.state().over}
     try:
         with courier:
