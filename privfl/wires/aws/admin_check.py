@@ -65,22 +65,18 @@ def check_member(plan: Plan, member: Participant, clients: Clients) -> Iterator[
     for probe in probes(plan, member, clients):
         outcome = _outcome(probe)
         right = outcome == ("allowed" if probe.must else "denied")
-        yield Tried(
-            probe.must,
-            probe.action,
-            probe.resource,
-            probe.what,
-            outcome,
-            right,
-            "" if right else _advice(probe, outcome),
-        )
+        note = "" if right else _advice(probe, outcome)
+        yield Tried(probe.must, probe.action, probe.resource, probe.what, outcome, right, note)
 
 
 def _advice(probe: Probe, outcome: Outcome) -> str:
     if outcome == "absent":
         return "it is not there: run privfl wire aws init"
     if probe.must:
-        return "the member's policy (or a queue's, bucket's or key's) does not allow it: attach what init wrote"
+        return (
+            "the member's policy (or a queue's, bucket's or key's) does not allow it: attach what init wrote, or run "
+            "privfl wire aws init again if what it made was removed"
+        )
     return "some policy of this member allows it: attach what init wrote, and nothing else"
 
 

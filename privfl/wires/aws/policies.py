@@ -70,7 +70,7 @@ def _site(plan: Plan, site: Participant) -> list[Document]:
 
 def _coordinator(plan: Plan) -> list[Document]:
     coordinator, many = plan.coordinator, len(plan.sites) > MANY
-    queues = [plan.queue(plan.everything + "*")] if many else [plan.queue_of(one) for one in plan.sites]
+    queues = [plan.queue(plan.any_member)] if many else [plan.queue_of(one) for one in plan.sites]
     root = body_prefixes(plan.federation, coordinator.id).everything
     own = plan.objects(f"{root}*/{coordinator.id.hex()}/*")
     put = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:GetObject", "s3:DeleteObject"]  # get: to copy for the next
@@ -89,7 +89,7 @@ def _through_services(plan: Plan, principals: Sequence[str] = ()) -> list[Docume
     both = ["kms:GenerateDataKey", "kms:Decrypt"]
     bound = {
         "s3": [plan.bucket, plan.objects(f"{slug(plan.federation)}/*")],
-        "sqs": [plan.queue(plan.everything + "*")],
+        "sqs": [plan.queue(plan.any_member), plan.queue(plan.any_member + "-dlq")],
     }
     return [
         {
@@ -139,16 +139,19 @@ def bucket_policy(plan: Plan) -> Document:
     uploads = plan.objects(f"{plan.inbox(plan.coordinator)}*")
     kind = "AES256" if plan.key is None else "aws:kms"
     rules = [] if plan.plain else [_deny("DenyPlainHttp", ["s3:*"], [plan.bucket, plan.objects("*")], _PLAIN_HTTP)]
-    rules.append(_deny("DenyOtherEncryption", ["s3:PutObject"], [plan.objects("*")],
-                       {"StringNotEqualsIfExists": {_SSE: kind}}))  # fmt: skip
+    rules.append(_deny("DenyOtherEncryption", ["s3:PutObject"], [plan.objects("*")], _named_but_not(_SSE, [kind])))
     if plan.key is not None:
-        keys = sorted({plan.key, str(plan.settings.kms_key)})
-        rules.append(_deny("DenyOtherKeys", ["s3:PutObject"], [plan.objects("*")],
-                           {"StringNotEqualsIfExists": {f"{_SSE}-aws-kms-key-id": keys}}))  # fmt: skip
+        keys = _named_but_not(f"{_SSE}-aws-kms-key-id", sorted({plan.key, str(plan.settings.kms_key)}))
+        rules.append(_deny("DenyOtherKeys", ["s3:PutObject"], [plan.objects("*")], keys))
     # parts of a long body carry no condition, their completion does
     unconditional = {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}}
     rules.append(_deny("FirstWriteStays", ["s3:PutObject"], [uploads], unconditional))
     return _document(rules)
+
+
+def _named_but_not(key: str, values: Sequence[str]) -> Document:
+    """A request names something, and none of ``values``; one that names nothing gets the bucket's default."""
+    return {"Null": {key: "false"}, "StringNotEquals": {key: list(values)}}
 
 
 def key_policy(plan: Plan) -> Document:

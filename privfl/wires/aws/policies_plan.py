@@ -84,6 +84,11 @@ class Plan:
         return f"{self.settings.prefix}-{slug(self.federation)}-"
 
     @property
+    def any_member(self) -> str:
+        """A pattern of the names of members' queues; a federation called like this one with an ending has others."""
+        return self.everything + 32 * "?"
+
+    @property
     def probe_queue(self) -> str:
         """Name of a queue that nobody may touch, to try what nobody may."""
         return self.everything + PROBE
