@@ -108,7 +108,7 @@ class StrategyServer:
         made, metrics = self.strategy.aggregate_train(number, replies)
         trained = numbers_of(metrics)
         after = arrays if made is None else arrays_of(made)
-        return Step(after, trained, evaluated, self.held(number, after))
+        return Step(after, trained, evaluated)
 
     def held(self, number: int, arrays: Arrays) -> dict[str, Any] | None:
         """What the app's own server finds of a model on rows that it holds itself."""

@@ -262,7 +262,7 @@ class PrivateStrategy(Strategy):
             evaluate_fn=evaluate_fn,
         )
         first = {shape.name: arrays[shape.name].astype(shape.dtype) for shape in shapes}
-        return UpdateJobs(compiled, server, first, server.held(0, first))
+        return UpdateJobs(compiled, server, first)
 
     def _pinned(self) -> Path | None:
         return None if self._schema is None else Path(self._schema).expanduser()

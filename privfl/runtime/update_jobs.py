@@ -29,7 +29,7 @@ from privfl.runtime.run import Journal, Observer, Resumed, RunRecord, Setting, S
 from privfl.runtime.terms import check_share
 from privfl.runtime.training_jobs import least_sites
 from privfl.runtime.update_report import releases_of
-from privfl.runtime.update_run import Numbers, Server, UpdateFit, UpdateRun
+from privfl.runtime.update_run import Server, UpdateFit, UpdateRun
 
 __all__ = ["LiveJob", "Request", "UpdateJobs", "compile_update", "find_job", "run_job"]
 
@@ -87,7 +87,6 @@ class UpdateJobs:
     compiled: Compiled
     server: Server
     arrays: Arrays
-    held: Numbers | None = None
     verb = "training"
 
     def read(self, path: Path) -> Asked:
@@ -111,7 +110,7 @@ class UpdateJobs:
         """A run, from its beginning or from where it was."""
         question = compiled.question
         assert isinstance(question, UpdateQuestion)
-        return UpdateRun(stage, question, setting, self.server, self.arrays, self.held, observer, journal, resumed)
+        return UpdateRun(stage, question, setting, self.server, self.arrays, observer, journal, resumed)
 
 
 @dataclass(frozen=True)

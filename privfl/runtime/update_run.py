@@ -35,13 +35,12 @@ Numbers = Mapping[str, Any]
 class Step:
     """What a server made of a round: the next model, and metrics as its own functions aggregated them.
 
-    ``evaluated`` belongs to the model *before* this round, ``trained`` to the round, ``held`` to the new model.
+    ``evaluated`` belongs to the model *before* this round, ``trained`` to the round.
     """
 
     arrays: Arrays
     trained: Numbers | None = None
     evaluated: Numbers | None = None
-    held: Numbers | None = None
 
 
 class Server(Protocol):
@@ -53,6 +52,10 @@ class Server(Protocol):
 
     def take(self, number: int, arrays: Arrays, opened: Opened) -> Step:
         """Take a slot's means in; ``arrays`` is the model that was sent out."""
+        ...
+
+    def held(self, number: int, arrays: Arrays) -> Numbers | None:
+        """What it finds itself of the model after round ``number``; may be slow, and raise whatever it likes."""
         ...
 
     def dump(self) -> bytes:
@@ -151,7 +154,7 @@ class UpdateFit:
 
 
 class UpdateRun(Run[UpdateFit]):
-    """Rounds of an app's training, from ``arrays`` on; ``held``: metrics of that first model at the server."""
+    """Rounds of an app's training, from ``arrays`` on."""
 
     TAG: ClassVar[str] = "update run"
 
@@ -162,13 +165,13 @@ class UpdateRun(Run[UpdateFit]):
         setting: Setting,
         server: Server,
         arrays: Arrays,
-        held: Numbers | None = None,
         observer: Observer | None = None,
         journal: Journal | None = None,
         resumed: Resumed | None = None,
     ) -> None:
         self.update, self.server, self.arrays = question, server, arrays
-        self.history = [UpdateRow(0, held=held)]
+        self.history = [UpdateRow(0)]
+        self._seen = -1  # the newest model that the server has looked at itself
         self._next = 1
         self._asked: tuple[int, bytes] = (0, b"")
         super().__init__(stage, question, setting, observer, journal, resumed)
@@ -194,7 +197,7 @@ class UpdateRun(Run[UpdateFit]):
         self.history[-1] = _with(before, evaluate=step.evaluated, evaluate_sd=opened.evaluate_sd)
         if number <= self.update.rounds:
             norm = math.hypot(*(float(np.linalg.norm(part)) for part in (opened.change or {}).values()))
-            row = UpdateRow(number, survivors, opened.examples, norm, step.trained, None, step.held, opened.train_sd)
+            row = UpdateRow(number, survivors, opened.examples, norm, step.trained, train_sd=opened.train_sd)
             self.history.append(row)
         self.arrays = self._kept(step.arrays)
         self._next = number + 1
@@ -211,7 +214,14 @@ class UpdateRun(Run[UpdateFit]):
         return kept
 
     def over(self) -> str | None:
-        """See :class:`~privfl.runtime.run.Run`."""
+        """See :class:`~privfl.runtime.run.Run`.
+
+        Here the server looks at the new model itself: what was learned is durable by now, and lost by no fault of it.
+        """
+        row = self.history[-1]
+        if self._seen < row.round:
+            held = row.held if row.held is not None else self.server.held(row.round, self.arrays)
+            self.history[-1], self._seen = _with(row, held=held), row.round
         if self.number > self.update.rounds + self.update.final:
             return f"all {self.update.rounds} rounds done"
         return None

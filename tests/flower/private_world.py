@@ -31,7 +31,7 @@ Spoil = Callable[[Message, Context], Any]
 
 
 def first_model(shift: float = 0.0) -> ArrayRecord:
-    """Two arrays of two types. A question without noise is answered once, so each run begins with a model of its own."""
+    """Two arrays of two types. A question without noise is answered once: each run begins with a model of its own."""
     return ArrayRecord([np.arange(6, dtype=np.float32).reshape(2, 3) + np.float32(shift), np.array([0.5, -1.5, 2.0])])
 
 
