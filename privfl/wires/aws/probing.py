@@ -18,7 +18,7 @@ from privfl.wires.aws.retry import persist
 from privfl.wires.aws.session import Clients, clients
 from privfl.wires.settings import AwsSettings, Place
 
-__all__ = ["probed"]
+__all__ = ["place_of", "probed"]
 
 LONGEST = 1 << 20
 
@@ -29,7 +29,7 @@ def probed(settings: AwsSettings, home: Path) -> str:
     Raises:
         Misuse: credentials, clock, certificate, queue or bucket are not as they must be. WireError: AWS is away.
     """
-    place = _place(home)
+    place = place_of(home)
     made = clients(settings, place.name)
     try:
         who = persist(lambda: _caller(made), made, patience=OPENING_S)
@@ -41,7 +41,7 @@ def probed(settings: AwsSettings, home: Path) -> str:
     return f"AWS knows this member as {who}; its queue is there{waiting}, and the bucket {settings.bucket} can be read"
 
 
-def _place(home: Path) -> Place:
+def place_of(home: Path) -> Place:
     """Whose folder this is, by what in it is no secret."""
     for role, name in (("site", "site.yaml"), ("coordinator", "coordinator.yaml")):
         with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError, PrivflError):
