@@ -138,7 +138,7 @@ class LocalGrid(Grid):
         self.seen(node, message)
         context = Context(1, node, made.config, made.state, dict(self._run_config))
         try:
-            reply = made.app(message, context)
+            reply = _through(made.app(message, context))
         except Exception as error:  # as a SuperNode does
             said = f"{type(error)}:<'{error}'>"
             reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, said), reply_to=message)
@@ -196,8 +196,7 @@ class LocalGrid(Grid):
         now = time.monotonic()
         with self._lock:
             ready = [name for name in message_ids if name in self._replies and self._replies[name][0] <= now]
-            found = [self._replies.pop(name)[1] for name in ready]
-        return [_through(reply) for reply in found]
+            return [self._replies.pop(name)[1] for name in ready]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """See Grid."""

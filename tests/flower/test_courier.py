@@ -320,7 +320,7 @@ CONTENTS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(told=CONTENTS)
 def test_no_reply_breaks_the_courier_or_keeps_the_others_waiting(town: Town, told: RecordDict) -> None:
     """Records of any kind and content from one node are refused or harmless; another node's mail comes and goes."""
