@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,10 @@ from privfl.flower.local.runs import Finished, Plain, RunFailed, Runs, toml
 __all__ = ["LocalFlower", "Node"]
 
 _READY_S = 60.0
+_AGAIN_S = 2.0
 _TRIES = 3
+_IDENTITY = re.compile(r"SuperNode ID: (\d+)")
+_NOT_YET = "Failed to activate SuperNode"
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,12 @@ class LocalFlower:
         self._environment, self._link_environment = dict(environment or {}), dict(superlink_environment or {})
         self.certificates: Certificates | None = None
         self._nodes: dict[int, Child] = {}
+        self._keys: dict[int, int] = {}
         self._link: Child | None = None
         self._port = 0
 
     def __enter__(self) -> LocalFlower:
-        self._family = Family(self.folder, self._environment)
+        self.family = Family(self.folder, self._environment)
         try:
             if self.secure:
                 self.certificates = make_certificates(self.folder / "certificates")
@@ -87,7 +93,7 @@ class LocalFlower:
                 except WireError:
                     if attempt == _TRIES - 1:
                         raise
-            self.runs = Runs(self._family, self.address, self.certificates.authority if self.certificates else None)
+            self.runs = Runs(self.family, self.address, self.certificates.authority if self.certificates else None)
             if self.secure:
                 keys = [self._key(index) for index in range(len(self.specs))]
                 public = [make_node_key(key) for key in keys]
@@ -107,7 +113,7 @@ class LocalFlower:
 
     def close(self) -> None:
         """Kill all processes of the federation."""
-        self._family.end([*self._nodes.values(), *([self._link] if self._link else [])])
+        self.family.end([*self._nodes.values(), *([self._link] if self._link else [])])
         self._nodes.clear()
         self._link = None
 
@@ -131,13 +137,13 @@ class LocalFlower:
             command += ["--ssl-certfile", str(self.certificates.server), "--ssl-keyfile", str(self.certificates.key)]
         else:
             command += ["--insecure"]
-        self._link = self._family.start("superlink", command, self._link_environment)
+        self._link = self.family.start("superlink", command, self._link_environment)
         self._link.await_(self._answers, seconds)
 
     def kill_superlink(self) -> None:
         """SIGKILL SuperLink and the ServerApps it runs."""
         if self._link:
-            self._family.kill(self._link)
+            self.family.kill(self._link)
 
     def _answers(self) -> bool:
         scheme = "https" if self.certificates else "http"
@@ -168,7 +174,7 @@ class LocalFlower:
             command += ["--auth-supernode-private-key", str(self._key(index))]
         else:
             command += ["--insecure"]
-        self._nodes[index] = self._family.start(_name(index), command, spec.environment)
+        self._nodes[index] = self.family.start(_name(index), command, spec.environment)
         return self._nodes[index]
 
     def await_nodes(self, indices: Sequence[int] | None = None, seconds: float = _READY_S) -> None:
@@ -180,16 +186,43 @@ class LocalFlower:
 
     def kill_supernode(self, index: int, *, whole: bool = True) -> None:
         """SIGKILL a SuperNode; with ``whole`` also its apps and a resident site, as when the computer loses power."""
-        self._family.kill(self._nodes[index], whole=whole)
+        self.family.kill(self._nodes[index], whole=whole)
 
     def stop_supernode(self, index: int) -> int:
         """End a SuperNode in order (SIGTERM); its exit code."""
-        return self._family.stop(self._nodes[index])
+        return self.family.stop(self._nodes[index])
 
-    def restart_supernode(self, index: int) -> None:
-        """Start a killed SuperNode again, with the same key, and wait until it is connected."""
-        self.start_supernode(index)
-        self.await_nodes([index])
+    def restart_supernode(self, index: int, seconds: float = 120.0) -> None:
+        """Start a SuperNode again, with the same key, and wait until it is connected.
+
+        SuperLink does not let a node with a key back in that it believes to be connected. One that was killed, not
+        stopped, is believed so for up to 60 s after its last heartbeat; until then this tries again.
+
+        Raises:
+            WireError: it did not get in within ``seconds``, or ended for another reason.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            self.start_supernode(index)
+            try:
+                return self.await_nodes([index])
+            except WireError:
+                if _NOT_YET not in self._nodes[index].said() or time.monotonic() > until:
+                    raise
+            self.family.kill(self._nodes[index])
+            time.sleep(_AGAIN_S)
+
+    def replace_supernode(self, index: int) -> None:
+        """Start a killed SuperNode again with a new key: its old one is struck off, for SuperLink takes a key once.
+
+        That is in force at once; nobody waits until SuperLink misses the old node.
+        """
+        found = _IDENTITY.search(self._nodes[index].said())
+        if found is None or not self.secure:
+            raise Misuse(f"{_name(index)} has no enrolment to replace")
+        self._keys[index] = self._keys.get(index, 0) + 1
+        self.runs.replace(found.group(1), make_node_key(self._key(index)))
+        self.restart_supernode(index)
 
     def supernode(self, index: int) -> Child:
         """The process of SuperNode ``index``."""
@@ -235,7 +268,7 @@ class LocalFlower:
         return {path.stem: path.read_text(errors="replace") for path in sorted((self.folder / "logs").glob("*.log"))}
 
     def _key(self, index: int) -> Path:
-        return self.folder / "keys" / f"{_name(index)}"
+        return self.folder / "keys" / f"{_name(index)}-{self._keys.get(index, 0)}"
 
 
 def _name(index: int) -> str:
@@ -243,5 +276,5 @@ def _name(index: int) -> str:
 
 
 def _connected(child: Child) -> bool:
-    """What a SuperNode writes when SuperLink has accepted it."""
-    return "SuperNode ID:" in child.said()
+    """Whether SuperLink has accepted the SuperNode: it writes its number then."""
+    return _IDENTITY.search(child.said()) is not None

@@ -20,13 +20,16 @@ CONNECTION = "loopback"
 Plain = str | int | float | bool
 _DONE = "finished"
 _COMPLETED = "finished:completed"
-_STOPPED = "finished:stopped"
+_UNAVAILABLE = "Connection to the SuperLink is unavailable"
 # One interpreter for many commands: most of a command's second is the import of flwr.
 _MANY = """
-import json, sys
+import json, sys, click
 from flwr.cli.app import app
 for line in sys.stdin:
-    app(json.loads(line), standalone_mode=False)
+    try:
+        app(json.loads(line), standalone_mode=False)
+    except click.ClickException as error:
+        sys.exit(error.message)
 """
 
 
@@ -77,11 +80,14 @@ def toml(values: Mapping[str, Plain]) -> str:
 
 
 class Runs:
-    """``flwr`` commands against one SuperLink; ``authority`` is None for a connection without TLS."""
+    """``flwr`` commands against one SuperLink; ``authority`` is None for a connection without TLS.
 
-    def __init__(self, family: Family, address: str, authority: Path | None) -> None:
-        self._family = family
-        self._environment = family.environment("flwr")
+    ``home`` names the Flower home that has the connection.
+    """
+
+    def __init__(self, family: Family, address: str, authority: Path | None, *, home: str = "flwr") -> None:
+        self._folder = family.folder
+        self._environment = family.environment(home)
         secure = f"root-certificates = {json.dumps(str(authority))}" if authority else "insecure = true"
         (Path(self._environment["FLWR_HOME"]) / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{address}"\n{secure}\n'
@@ -111,18 +117,27 @@ class Runs:
         """Run ``flwr WORDS --format json``; raises WireError unless it succeeded."""
         said = _object(self.command(*words, "--format", "json"))
         if not said.get("success"):
-            raise WireError(f"flwr {' '.join(words)} failed: {str(said.get('error-message', said)).strip()}")
+            raise WireError(f"flwr {' '.join(words)} failed: {_error(json.dumps(said), '')}")
         return said
 
     def register(self, keys: list[Path]) -> None:
         """Enrol SuperNodes by their public keys."""
-        lines = [json.dumps(["supernode", "register", str(key), CONNECTION]) for key in keys]
-        if lines:
-            self.command("supernode", "register", given="\n".join(lines) + "\n")
+        if keys:
+            self._many("register", [["supernode", "register", str(key), CONNECTION] for key in keys])
+
+    def replace(self, node: str, key: Path) -> None:
+        """Strike off a SuperNode and enrol another by its public key."""
+        self._many(
+            "unregister",
+            [["supernode", "unregister", node, CONNECTION], ["supernode", "register", str(key), CONNECTION]],
+        )
+
+    def _many(self, what: str, commands: list[list[str]]) -> None:
+        self.command("supernode", what, given="".join(json.dumps(words) + "\n" for words in commands))
 
     def start(self, app: Path, config: Mapping[str, Plain]) -> str:
         """``flwr run``; the number of the run."""
-        file = self._family.folder / "run-config.toml"
+        file = self._folder / "run-config.toml"
         file.write_text(toml(config), encoding="utf-8")
         overrides = ["--run-config", str(file)] if config else []
         return str(self.json("run", str(app), CONNECTION, *overrides)["run-id"])
@@ -180,6 +195,9 @@ def _object(text: str) -> dict[str, Any]:
 
 def _error(out: str, err: str) -> str:
     try:
-        return str(_object(out).get("error-message", out))
+        words = str(_object(out).get("error-message", out))
     except WireError:
-        return (err or out).strip()[-2000:]
+        words = err or out
+    words = words.strip()[-2000:]
+    # Flower has one sentence for a SuperLink that is down, and for one whose certificate does not hold.
+    return f"{words} (or its certificate is not of the trusted authority)" if _UNAVAILABLE in words else words

@@ -1,0 +1,1 @@
+"""The privfl federation app of the tests."""
