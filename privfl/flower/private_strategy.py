@@ -251,6 +251,7 @@ class PrivateStrategy(Strategy):
         )
         compiled = compile_update(request, app_schema(home.policy, self._pinned()), roster, home.policy)
         _check_kind(home, self._clip)
+        _say_noise(compiled.question, self._clip)
         server = StrategyServer(
             self.strategy,
             sites,
@@ -287,6 +288,21 @@ def _check_kind(home: OpenCoordinator, clip: float) -> None:
         )
     if clip > allowed.clip:
         raise Refused(f"the policy allows a clip of at most {allowed.clip:g} for update and {clip:g} is asked for")
+
+
+def _say_noise(question: Any, clip: float) -> None:
+    """Before anything is charged: how the noise compares with what it hides, in public figures."""
+    if not question.noise_norm:
+        return
+    log.info("the noise on a round's mean change has a norm of about %.3g; the change itself at most %g",
+             question.noise_norm, clip)  # fmt: skip
+    if question.spec.weighted:
+        sd = question.noise("train") * question.sites**0.5 / (1 << question.grain.fine)
+        if sd > question.sites / 10:
+            log.warning(
+                "the noise on the sum of weights is %.2g full weights, of %d sites at most: with weights='equal' the "
+                "mean is over the public number of sites instead", sd, question.sites
+            )  # fmt: skip
 
 
 def _told(strategy: Strategy, configs: tuple[ConfigRecord, ConfigRecord]) -> bytes:

@@ -50,6 +50,11 @@ class Wanted:
     share: Fraction = SHARE
 
     def __post_init__(self) -> None:
+        for name, kind in (("unit", Unit), ("trust", Trust)):
+            try:
+                object.__setattr__(self, name, kind(getattr(self, name)))
+            except ValueError:
+                raise Misuse(f"{name} is {getattr(self, name)!r}; choose {' or '.join(kind)}") from None
         check_sizes(self.uploads, self.sites)
         if (self.epsilon is None) != (self.delta is None):
             raise Misuse("epsilon and delta belong together; without noise, give neither")

@@ -339,6 +339,12 @@ class UpdateQuestion(Question):
         values = {m.name: m.value(float(s) / whole / mass) for m, s in zip(metrics, sums, strict=True)}
         return mass, values, {m.name: sd / mass * (m.bounds[1] - m.bounds[0]) for m in metrics}
 
+    @property
+    def noise_norm(self) -> float:
+        """About how long the noise on a round's mean change is, if all sites upload with full weight; 0 without."""
+        sd = self.noise("update") / math.sqrt(self.sites)
+        return sd * math.sqrt(self.spec.length) * math.ldexp(1.0, -self.grain.scale)
+
     def noise(self, name: str) -> float:
         """σ of one site in a block, integer units; 0 without noise."""
         blocks = () if self.release is None else self.release.blocks
