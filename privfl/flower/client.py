@@ -128,10 +128,14 @@ class NoSite(Misuse):
 
 
 def site_home(node_config: Mapping[str, Any]) -> Path:
-    """The folder of the node's site; raises Misuse if none is named, or there is none."""
+    """The folder of the node's site; raises Misuse if none is named, or there is none.
+
+    Flower's simulation engine gives its nodes a number and nothing else, so ``{partition-id}`` stands for that.
+    """
     named = node_config.get(SITE) or os.environ.get(SITE_VARIABLE)
     if not named or not isinstance(named, str):
         raise NoSite(f"{NoSite.public}, or set {SITE_VARIABLE}")
+    named = named.replace("{partition-id}", str(node_config.get("partition-id", "")))
     home = Path(named).expanduser()
     if not (home / "site.yaml").exists():
         raise Misuse(f"{home} has no site.yaml; {SITE} of this node names a folder made by: privfl site init")

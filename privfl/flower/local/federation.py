@@ -53,6 +53,8 @@ class LocalFlower:
         durable: SuperLink keeps its state in a file, and so survives a restart.
         environment: added to that of all processes. nodes have their own.
         superlink_environment: added to that of SuperLink and the ServerApps.
+        simulation: SuperLink runs apps in Flower's simulation engine (Ray), whose nodes are virtual; no ``nodes``, no
+            TLS. Ray looks for addresses outside when it starts: run this where there is no network but loopback.
 
     Raises:
         Misuse: Flower is not installed. WireError: a process did not start; its log is in the message.
@@ -67,12 +69,15 @@ class LocalFlower:
         durable: bool = False,
         environment: Mapping[str, str] | None = None,
         superlink_environment: Mapping[str, str] | None = None,
+        simulation: bool = False,
     ) -> None:
         require_flower()
+        if simulation and nodes:
+            raise Misuse("the simulation engine makes its nodes itself; give num-supernodes to the run")
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.specs = list(nodes)
-        self.secure, self.durable = secure, durable
+        self.secure, self.durable, self.simulation = secure and not simulation, durable, simulation
         self._environment, self._link_environment = dict(environment or {}), dict(superlink_environment or {})
         self.certificates: Certificates | None = None
         self._nodes: dict[int, Child] = {}
@@ -130,6 +135,8 @@ class LocalFlower:
             return
         command = ["flower-superlink", "--host", LOOPBACK, "--port", str(self._port)]
         command += ["--disable-runtime-dependency-installation"]
+        if self.simulation:
+            command += ["--simulation"]
         if self.durable:
             command += ["--database", str(self.folder / "superlink.db")]
         if self.certificates:
@@ -235,22 +242,30 @@ class LocalFlower:
         app: Path,
         run_config: Mapping[str, Plain] | None = None,
         *,
+        federation_config: Mapping[str, Plain] | None = None,
         check: bool = True,
         seconds: float = 600.0,
     ) -> Finished:
-        """Run the Flower app in the folder ``app`` to its end.
+        """Run the Flower app in the folder ``app`` to its end; ``federation_config`` is for the simulation engine.
 
         Raises:
             RunFailed: with ``check``, when the ServerApp did not complete (``flwr run`` itself would report success).
             WireError: SuperLink did not take the run, or it was not over within ``seconds``.
         """
-        return self.finished(self.start_run(app, run_config), check=check, seconds=seconds)
+        run = self.start_run(app, run_config, federation_config=federation_config)
+        return self.finished(run, check=check, seconds=seconds)
 
-    def start_run(self, app: Path, run_config: Mapping[str, Plain] | None = None) -> str:
+    def start_run(
+        self,
+        app: Path,
+        run_config: Mapping[str, Plain] | None = None,
+        *,
+        federation_config: Mapping[str, Plain] | None = None,
+    ) -> str:
         """Start the app; the number of the run."""
         if not (app / "pyproject.toml").is_file():
             raise Misuse(f"{app} holds no Flower app (no pyproject.toml)")
-        return self.runs.start(app.absolute(), run_config or {})
+        return self.runs.start(app.absolute(), run_config or {}, federation_config or {})
 
     def finished(self, run: str, *, check: bool = True, seconds: float = 600.0) -> Finished:
         """Wait for the end of a run started by ``start_run``; see ``run``."""

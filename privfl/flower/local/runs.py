@@ -135,11 +135,15 @@ class Runs:
     def _many(self, what: str, commands: list[list[str]]) -> None:
         self.command("supernode", what, given="".join(json.dumps(words) + "\n" for words in commands))
 
-    def start(self, app: Path, config: Mapping[str, Plain]) -> str:
+    def start(self, app: Path, config: Mapping[str, Plain], federation: Mapping[str, Plain]) -> str:
         """``flwr run``; the number of the run."""
         file = self._folder / "run-config.toml"
         file.write_text(toml(config), encoding="utf-8")
         overrides = ["--run-config", str(file)] if config else []
+        if federation:
+            file = file.with_name("federation-config.toml")
+            file.write_text(toml(federation), encoding="utf-8")
+            overrides += ["--federation-config", str(file)]
         return str(self.json("run", str(app), CONNECTION, *overrides)["run-id"])
 
     def look(self, run: str) -> dict[str, Any]:
