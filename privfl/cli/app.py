@@ -28,7 +28,7 @@ from privfl.cli import (
     transcript,
     wire,
 )
-from privfl.errors import PrivflError
+from privfl.errors import PrivflError, WireError
 from privfl.tasks.plugins import names, plugin
 
 __all__ = ["app", "run"]
@@ -81,7 +81,8 @@ def run() -> None:
     try:
         app()
     except PrivflError as error:
-        console.print(f"[red]privfl:[/red] {type(error).__name__}: ", end="")
+        kind = WireError if isinstance(error, WireError) else type(error)  # each wire has finer ones for itself
+        console.print(f"[red]privfl:[/red] {kind.__name__}: ", end="")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)  # a command in it can be copied
         sys.exit(error.exit_code)
     except SystemExit as ending:
