@@ -12,7 +12,7 @@ from privfl.wires.aws.errors import translated
 from privfl.wires.aws.names import FEDERATION_TAG, body_prefixes, slug
 from privfl.wires.aws.policies import bucket_policy
 
-__all__ = ["bucket_tags", "ensure_bucket"]
+__all__ = ["bucket_tags", "ensure_bucket", "ensure_policy"]
 
 PLANTED = b"+"  # one byte, so that the rule which removes bodies can tell it from them, and it stays
 _PRIVATE: Any = {
@@ -113,10 +113,11 @@ def _ensure_settings(work: Work) -> None:
     versions = ask("s3", work.plan.bucket, s3.get_bucket_versioning, **bucket) or {}
     if versions.get("Status") == "Enabled":
         work.did("bucket versions", bucket["Bucket"], "noted", "they are on: what is deleted stays, and is charged")
-    _ensure_policy(work, bucket)
+    ensure_policy(work, bucket)
 
 
-def _ensure_policy(work: Work, bucket: dict[str, Any]) -> None:
+def ensure_policy(work: Work, bucket: dict[str, Any]) -> None:
+    """Put the bucket's policy into place, unless it would refuse everybody."""
     name, s3 = bucket["Bucket"], work.clients.s3
     if work.plan.plain:
         work.did("bucket policy", name, "noted", "not set: over plain http it would refuse everybody; it is in a file")

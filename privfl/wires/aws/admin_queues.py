@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection
 
 from privfl.wires.aws.admin import ABSENT, NAME_TAG, Work, ask, compact, foreign, same
 from privfl.wires.aws.names import FEDERATION_TAG, dlq_name, queue_name, slug, tags
@@ -31,17 +31,14 @@ def ensure_queues(work: Work) -> None:
         _ensure(work, queue_name(plan.settings, plan.federation, member.id), named, _live(work, member))
     attributes = {**_common(work), "Policy": compact(queue_policy(plan, None))}
     _ensure(work, plan.probe_queue, {FEDERATION_TAG: slug(plan.federation)}, attributes)
-    known = {name for name, _ in _names(work)}
-    for name in sorted(set(our_queues(work)) - known):
+    for name in sorted(our_queues(work, but=_names(work))):
         work.did("queue", name, "noted", "its member is no longer in the roster; privfl wire aws destroy removes it")
 
 
-def _names(work: Work) -> Iterator[tuple[str, Participant | None]]:
+def _names(work: Work) -> set[str]:
     plan = work.plan
-    for member in plan.members:
-        yield queue_name(plan.settings, plan.federation, member.id), member
-        yield dlq_name(plan.settings, plan.federation, member.id), member
-    yield plan.probe_queue, None
+    made = {make(plan.settings, plan.federation, one.id) for one in plan.members for make in (queue_name, dlq_name)}
+    return made | {plan.probe_queue}
 
 
 def _common(work: Work) -> dict[str, str]:
@@ -109,16 +106,16 @@ def queue_tags(work: Work, url: str) -> dict[str, str]:
     return {} if found is None else dict(found.get("Tags", {}))
 
 
-def our_queues(work: Work) -> dict[str, tuple[str, dict[str, str]]]:
-    """Every queue that carries the federation's tag, by name: URL and tags."""
-    sqs, plan = work.clients.sqs, work.plan
+def our_queues(work: Work, *, but: Collection[str] = ()) -> dict[str, tuple[str, dict[str, str]]]:
+    """Every queue that carries the federation's tag, by name: URL and tags; ``but``: names that are passed over."""
+    sqs, plan, found = work.clients.sqs, work.plan, {}
     pages = sqs.get_paginator("list_queues").paginate(QueueNamePrefix=plan.everything)
-    urls = ask(
-        "sqs", plan.queue(plan.everything + "*"), lambda: [u for page in pages for u in page.get("QueueUrls", [])]
+    listed = ask(
+        "sqs", plan.queue(plan.everything + "*"), lambda: [u for one in pages for u in one.get("QueueUrls", [])]
     )
-    found = {}
-    for url in urls or []:
-        marks = queue_tags(work, url)
+    for url in listed or []:
+        name = url.rsplit("/", 1)[-1]
+        marks = {} if name in but else queue_tags(work, url)
         if marks.get(FEDERATION_TAG) == slug(plan.federation):
-            found[url.rsplit("/", 1)[-1]] = url, marks
+            found[name] = url, marks
     return found
