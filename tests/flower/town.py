@@ -50,6 +50,7 @@ class Site:
     key: SigningKey
     got: list[bytes] = field(default_factory=list)
     lazy: bool = False
+    deaths: int = 0
 
     def __post_init__(self) -> None:
         self.home.mkdir(exist_ok=True)
