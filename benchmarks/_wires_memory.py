@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -106,20 +107,26 @@ def _feed(world: World, ends: Ends, child: subprocess.Popen[str], say: Callable[
     for what, who in (("uploads", order), ("votes", members), ("releases", members)):
         for done, at in enumerate(who):
             say(f"{what}: {done} of {len(who)}")
-            if not _served(world, ends, at, child):
-                return
+            try:
+                if not _served(world, ends, at, child):
+                    return
+            except RuntimeError as error:
+                raise RuntimeError(f"{what}, {done} of {len(who)}: {error}") from None
 
 
 def _served(world: World, ends: Ends, at: int, child: subprocess.Popen[str]) -> bool:
     """Whether a site has answered a request; it has not where the coordinator has ended."""
     until = time.monotonic() + ANSWER_S
-    with closing(ends.open(at)) as mailbox:
+    mailbox = ends.open(at)
+    try:
         node = world.realm.site(at, mailbox, world.stores[at])
         while child.poll() is None:
             if node.serve(1000):
                 return True
             if time.monotonic() > until:
-                raise RuntimeError(f"site {at} was asked nothing")
+                raise RuntimeError(f"site {at} was asked nothing within {ANSWER_S:.0f} s")
+    finally:
+        threading.Thread(target=mailbox.close).start()  # it waits for a poll on its way
     return False
 
 

@@ -30,7 +30,7 @@ from privfl.wires import Mailbox
 __all__ = ["FEDERATION", "Realm", "Round", "Vectors"]
 
 FEDERATION = "benchmark"
-PATIENCE_MS = 600_000
+PATIENCE_MS = 3_600_000
 EVERYONE_SITS = 64
 _SCHEMA = Schema.from_dict(
     {"name": "made up", "version": 1, "records": 1000, "columns": {"x": {"lower": 0, "upper": 1, "scale": 1}}}

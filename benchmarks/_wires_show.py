@@ -58,7 +58,11 @@ def _flower(one: Mapping[str, Any]) -> Table:
         size = f"{one['upload_bytes'][bits]:,.0f} B"
         table.add_row(f"privfl, {bits} bit", size, f"{ratio:.3f}", met(ratio, goal) if goal else "")
     table.add_section()
-    table.add_row("sums equal plain integers", str(one["bit_exact"]))
+    for mode in ("plain", *ROUND_GOALS):
+        made = one[mode]
+        name, counts = "plain FedAvg" if mode == "plain" else f"privfl, {mode}", f"{made['messages_per_node']:g}"
+        table.add_row(f"{name}: messages to a node", counts, f"{made['messages_before']:g} before" if made else "")
+        table.add_row("  processor time of one", f"{made['processor_s_per_message']:.2f} s")
     return table
 
 
