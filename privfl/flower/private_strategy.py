@@ -234,7 +234,7 @@ class PrivateStrategy(Strategy):
         spec = UpdateSpec(
             shapes, self._clip, self._weights, self._cap, key, self._train_metrics, self._metrics, evaluates
         )
-        spare = -(-rounds // 10) if self._spare is None else self._spare
+        spare = rounds // 10 if self._spare is None else self._spare
         request = Request(
             spec,
             self._epsilon,
@@ -334,6 +334,6 @@ def _result(fit: UpdateFit, folder: Path) -> PrivateResult:
             (row.evaluate, found.evaluate_metrics_clientapp),
             (row.held, found.evaluate_metrics_serverapp),
         ):
-            if metrics is not None:
+            if metrics:
                 place[row.round] = MetricRecord(dict(metrics))
     return found

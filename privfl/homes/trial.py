@@ -79,7 +79,7 @@ class Trial:
 
 def found_trial(
     folder: Path,
-    tables: Mapping[str, Path],
+    tables: Mapping[str, Path | None],
     schema: Path,
     policy: Mapping[str, Any] | Policy,
     passphrase: str,
@@ -92,7 +92,7 @@ def found_trial(
     """Make authority, officer, coordinator and sites, enrol all, sign roster and policy, join and bind.
 
     Args:
-        folder: new or empty. tables: site name → table file. schema: YAML or JSON file.
+        folder: new or empty. tables: site name → table file, None for a site without. schema: YAML or JSON file.
         policy: fields of a policy, or the policy itself; ``federation`` is filled in.
         passphrase: of every key store. now: milliseconds since 1970. cost: of scrypt; tests give a cheap one.
 
@@ -129,7 +129,7 @@ def found_trial(
             authority=spoken,
             policy=trial.policy,
             wire=f"folder:{trial.wire}",
-            table=Table(tables[name], trial.schema),
+            table=None if (path := tables[name]) is None else Table(path, trial.schema),
         )
     CoordinatorHome.join(
         trial.coordinator, passphrase, now, rosters=trial.rosters, authority=spoken, policy=trial.policy
