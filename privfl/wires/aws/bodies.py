@@ -157,7 +157,7 @@ class Bodies:
         """Whether S3 has copied a body that this member wrote for another: then its bytes need not travel again."""
         with self._lock:
             source = next(iter(self._keys.get(sha256, ())), None) if self._copies else None
-        if source is None or source == key or size > LONGEST_COPY or f"/{self._own.hex()}/" not in source:
+        if source is None or source == key or size > LONGEST_COPY or source.split("/")[2] != self._own.hex():
             return False
 
         def copy() -> None:

@@ -36,6 +36,8 @@ _MADE_UP = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_ENDPOINT_URL": "",
     "AWS_CA_BUNDLE": "",
+    "NO_PROXY": "127.0.0.1",
+    "no_proxy": "127.0.0.1",
 }
 #: Leading elsewhere, or to somebody: taken out of the environment that speaks with the emulator.
 _REMOVED = tuple(name for name, value in _MADE_UP.items() if not value)

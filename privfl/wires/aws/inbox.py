@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from privfl.errors import Misuse, WireError
+from privfl.errors import Misuse, PrivflError, WireError
 from privfl.wires.aws.errors import Expired, speaking
 from privfl.wires.aws.retry import Backoff, renew
 from privfl.wires.aws.session import Clients
@@ -138,9 +138,9 @@ class Inbox:
             already = self._closed.is_set()
             self._closed.set()
             self._change.notify_all()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(0 if already else JOIN_S)
+        for thread in reversed(self._threads):  # the poller last; a long poll would be waited for in vain
+            long = thread is self._threads[0] and self._settings.poll > JOIN_S
+            thread.join(0 if already else 0.1 if long else JOIN_S)
         if not already:
             with self._change:
                 back = [one.receipt for one in self._held.values()]
@@ -175,13 +175,13 @@ class Inbox:
                         MessageAttributeNames=[ATTRIBUTE],
                         MessageSystemAttributeNames=["ApproximateReceiveCount"],
                     ).get("Messages", [])
-            except (WireError, Misuse) as error:
+                self._take(messages)
+            except Exception as error:  # whatever SQS may answer, this thread goes on
                 self._failed(error)
                 self._closed.wait(backoff.pause())
                 continue
             backoff.reset()
             self._works()
-            self._take(messages)
 
     def _wait_for_room(self) -> bool:
         """Wait until more may be asked for; False once closed."""
@@ -283,20 +283,20 @@ class Inbox:
         """What a thread cannot do now is noted, and done when its turn comes again."""
         try:
             yield
-        except (WireError, Misuse) as error:
+        except Exception as error:  # whatever SQS may answer, this thread goes on
             if not self._closed.is_set():
-                log.warning("%s", error)
+                log.warning("%s", _told(error))
             if isinstance(error, Expired):
                 renew(self._clients)
 
-    def _failed(self, error: WireError | Misuse) -> None:
+    def _failed(self, error: Exception) -> None:
         with self._change:
             first = self._fault is None
-            self._fault = error if isinstance(error, WireError) else WireError(str(error))
+            self._fault = WireError(_told(error))
             self._failing = self._failing or time.monotonic()
             self._change.notify_all()
         if not self._closed.is_set():
-            log.log(logging.WARNING if first else logging.INFO, "%s", error)
+            log.log(logging.WARNING if first else logging.INFO, "%s", _told(error))
         if isinstance(error, Expired):
             renew(self._clients)
 
@@ -305,6 +305,12 @@ class Inbox:
             was, self._fault, self._failing = self._fault, None, None
         if was is not None:
             log.info("the queue can be read again")
+
+
+def _told(error: Exception) -> str:
+    """The words of one of privfl's errors, and the kind of any other."""
+    known = isinstance(error, PrivflError)
+    return str(error) if known else f"what SQS answers cannot be understood ({type(error).__name__}); asked again"
 
 
 def _receptions(message: Any) -> int:

@@ -61,6 +61,7 @@ class Lease:
         while not self._put({"IfNoneMatch": "*"}):
             found = self._read()
             if found is None:
+                self._ended.wait(LOOK_S)
                 continue
             etag, whose = found
             if etag != seen:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ __all__ = ["Clients", "clients"]
 CONNECT_S, READ_S = 5, 60  # the longest poll is 20 s
 ATTEMPTS = 4
 CONNECTIONS = 32
+RENEWAL_S = 1.0  # between two looks for credentials, at least
+KEPT = 6  # clients with credentials of before: a poll may still be on its way
 ROLE_S = 3600  # what chained roles may have at most
 
 
@@ -55,6 +58,7 @@ class Clients:
         self.settings, self.name = settings, name
         self._lock, self._made = threading.RLock(), dict[str, Any]()
         self._old: list[Any] = []
+        self._renewed = 0.0
         self._session: botocore.session.Session | None = None
 
     @property
@@ -85,9 +89,14 @@ class Clients:
     def renew(self) -> None:
         """Look for credentials anew, as after someone has signed in again; clients in use finish with the old."""
         with self._lock:
-            self._session = _session(self.settings, self.name)
+            if self._session is not None and time.monotonic() - self._renewed < RENEWAL_S:
+                return  # by another thread, for the same reason
+            self._session, self._renewed = _session(self.settings, self.name), time.monotonic()
             self._old += self._made.values()
             self._made.clear()
+            done, self._old = self._old[:-KEPT], self._old[-KEPT:]
+        for client in done:
+            client.close()
 
     def close(self) -> None:
         """Close all connections."""

@@ -67,11 +67,11 @@ class Cloud:
         """A member's place."""
         return Place(own, name, role, self.federation, self.home)
 
-    def open(self, own: bytes, role: str = "site", **changes: Any) -> AwsMailbox:
-        """A member's mailbox; ``changes`` of the settings."""
+    def open(self, own: bytes, *, acting: str = "site", **changes: Any) -> AwsMailbox:
+        """A member's mailbox; ``acting``: as site or coordinator; ``changes`` of the settings."""
         self.queue(own)
         settings = AwsSettings(**{**self.settings.model_dump(), **changes})
-        found = open_checked(settings, self.place(own, role))
+        found = open_checked(settings, self.place(own, acting))
         self.opened.append(found)
         return found
 

@@ -233,7 +233,7 @@ def test_more_than_can_be_held_comes_in_turn(aws: Cloud, monkeypatch: pytest.Mon
     aws.odd_after = 1000
     monkeypatch.setattr(inbox, "HELD", 20)
     monkeypatch.setattr(inbox, "WAITING", 10)
-    monkeypatch.setattr(inbox, "AWAY_S", 0)
+    monkeypatch.setattr(inbox, "AWAY_S", 3)
     north, south = aws.open(NORTH), aws.open(SOUTH)
     sent = {b"%d" % at for at in range(45)}
     for data in sent:
@@ -289,3 +289,17 @@ def test_a_body_that_was_overwritten_is_found_out(aws: Cloud) -> None:
     aws.raw.s3.put_object(Bucket=aws.settings.bucket, Key=key, Body=b"x" * 5000)
     with pytest.raises(Unverified):
         check_body(ref, south.get_body(ref.sha256, size=ref.size, sender=NORTH))
+
+
+def test_an_answer_that_cannot_be_understood_ends_no_thread(aws: Cloud, proxy: Proxy) -> None:
+    """Rubbish instead of messages is a fault like any other: the next answer counts."""
+    rubbish = [b"[]", b"{", b'{"Messages": {"MessageId": 3}}', b'{"Messages": [7, null, {"MessageId": []}]}', b"\xff"]
+    headers = {"Content-Type": "application/x-amz-json-1.0"}
+
+    def odd(asked: Asked) -> Said | None:
+        return Said(200, headers, rubbish.pop()) if asked.action == "ReceiveMessage" and rubbish else None
+
+    proxy.before = odd
+    aws.open(NORTH).send(SOUTH, b"after all")
+    assert taken(aws.open(SOUTH, endpoint=proxy.endpoint), 1) == [b"after all"]
+    assert not rubbish
