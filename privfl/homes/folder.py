@@ -100,7 +100,7 @@ def found(
     with Lock(folder):
         sweep(folder)
         if kms is not None or under_kms(folder):
-            store = _kms_store(folder, kms, federation, name, entropy)
+            store: EntryFile = _kms_store(folder, kms, federation, name, entropy)
         else:
             store = _store(folder, passphrase, entropy, cost)
         if IDENTITY not in store.names():
@@ -121,7 +121,8 @@ def open_store(folder: Path, passphrase: str) -> Iterator[tuple[EntryFile, Ident
     Where a key service keeps the keys the passphrase is not looked at.
     """
     _check_keys(folder)
-    store = open_kms_store(folder) if under_kms(folder) else FileKeyStore.open(folder / KEYS, passphrase)
+    kept = under_kms(folder)
+    store: EntryFile = open_kms_store(folder) if kept else FileKeyStore.open(folder / KEYS, passphrase)
     try:
         yield store, _identity(store)
     finally:

@@ -45,10 +45,10 @@ def _bucket(work: Work) -> None:
         objects += len(batch)
         if not work.dry:
             gone: Any = {"Objects": batch, "Quiet": True}
-            found = ask("s3", work.plan.objects("*"), s3.delete_objects, Bucket=name, Delete=gone) or {}
+            found: Any = ask("s3", work.plan.objects("*"), s3.delete_objects, Bucket=name, Delete=gone)
             if failed := found.get("Errors"):
-                code = str(failed[0].get("Code"))[:100]  # type: ignore[index]
-                raise WireError(f"{len(failed)} objects of {name} stay ({code}); run the command again")  # type: ignore[arg-type]
+                code = str(failed[0].get("Code"))[:100]
+                raise WireError(f"{len(failed)} objects of {name} stay ({code}); run the command again")
     for upload in _uploads(work):
         uploads += 1
         if not work.dry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from typing import Any
 
 from privfl.wires.aws.admin import ABSENT, NAME_TAG, Work, ask, compact, foreign, same
 from privfl.wires.aws.names import FEDERATION_TAG, dlq_name, queue_name, slug, tags
@@ -73,13 +74,13 @@ def _ensure(work: Work, name: str, named: dict[str, str], wanted: dict[str, str]
     if url is None:
         given: dict[str, str] = {key: value for key, value in wanted.items() if value}
         if not work.dry:
-            made: dict[str, object] = {"QueueName": name, "Attributes": given, "tags": named}
+            made: Any = {"QueueName": name, "Attributes": given, "tags": named}
             ask("sqs", arn, sqs.create_queue, **made)
         work.did("queue", name, "made")
         return
     foreign("queue", name, queue_tags(work, url), work.plan)
-    found = ask("sqs", arn, sqs.get_queue_attributes, QueueUrl=url, AttributeNames=["All"]) or {}
-    there: dict[str, str] = dict(found.get("Attributes", {}))
+    found: Any = ask("sqs", arn, sqs.get_queue_attributes, QueueUrl=url, AttributeNames=["All"])
+    there: dict[str, str] = found.get("Attributes", {})
     differs = {key: value for key, value in wanted.items() if not same(value, str(there.get(key, "")))}
     if set(differs) == {"Policy"} and not differs["Policy"] and _says_nothing(there["Policy"]):
         differs = {}

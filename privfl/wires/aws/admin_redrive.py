@@ -115,12 +115,12 @@ def _messages(work: Work, url: str, arn: str) -> Iterator[Mapping[str, Any]]:
     """Each message of a queue once."""
     seen: set[str] = set()
     while len(seen) < MOST:
-        found = ask(
+        found: Any = ask(
             "sqs", arn, work.clients.sqs.receive_message, QueueUrl=url, MaxNumberOfMessages=10,
             VisibilityTimeout=HIDDEN_S, WaitTimeSeconds=1, MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["All"],
         )  # fmt: skip
-        fresh = [one for one in (found or {}).get("Messages", []) if one["MessageId"] not in seen]  # type: ignore[union-attr]
+        fresh = [one for one in found.get("Messages", []) if one["MessageId"] not in seen]
         if not fresh:
             return
         seen.update(one["MessageId"] for one in fresh)

@@ -47,7 +47,7 @@ def ensure_roles(work: Work, trusted: str) -> None:
         found = ask("iam", arn, iam.get_role, RoleName=name, none=ABSENT)
         if found is None:
             if not work.dry:
-                given = {
+                given: Any = {
                     "RoleName": name, "Path": path, "AssumeRolePolicyDocument": compact(trust),
                     "Description": f"privfl: {member.name} in {work.plan.federation}",
                     "Tags": [{"Key": key, "Value": value} for key, value in marks.items()],
