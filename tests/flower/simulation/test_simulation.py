@@ -60,7 +60,7 @@ def verified(folder: Path, said: dict[str, Any]) -> int:
 
 
 def test_eight_virtual_sites_train(tmp_path: Path) -> None:
-    """``flwr run`` of the example over Ray: one round, opened, verified, each virtual site charged in its own ledger."""
+    """``flwr run`` of the example over Ray: one round, opened and verified, charged in each site's own ledger."""
     said = simulated(tmp_path / "virtual", 8, 1, 600)
     assert (said["summary"]["rounds"], said["summary"]["dropped"]) == (1, {})
     assert verified(tmp_path / "virtual", said) == 1
