@@ -48,7 +48,8 @@ class Mailbox(Protocol):
         """Store a body under its hash; a second write of the same name changes nothing.
 
         Args:
-            recipient: who is to read it; a wire may keep it from everyone else. None: whoever knows its name.
+            recipient: who is to read it; a wire may keep it from everyone else. None: whoever knows its name, where a
+                wire has such bodies; Misuse where it has none.
         """
         ...
 

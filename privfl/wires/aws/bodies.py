@@ -241,6 +241,12 @@ class Bodies:
                     return action()
             except Absent:
                 raise Absent("a body is not on the wire (yet); ask its sender to repeat it") from None
+            except Denied as error:
+                if "s3:GetObject" not in str(error):
+                    raise
+                raise Denied(
+                    f"a body is not on the wire (yet), or these credentials may not read it: {error}"
+                ) from None  # whoever may not list a bucket is not told which
 
         return persist(attempt, self._clients, closed=self._closed)
 

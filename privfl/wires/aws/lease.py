@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from privfl.errors import Misuse, WireError
-from privfl.wires.aws.errors import Absent, Present, speaking
+from privfl.wires.aws.errors import Absent, Denied, Present, speaking
 from privfl.wires.aws.names import lease_key
 from privfl.wires.aws.retry import persist
 from privfl.wires.aws.session import Clients
@@ -57,10 +57,14 @@ class Lease:
         Raises:
             Misuse: another one is at work.
         """
-        seen, since = "", time.monotonic()
+        seen, since, unread = "", time.monotonic(), 0
         while not self._put({"IfNoneMatch": "*"}):
             found = self._read()
             if found is None:
+                unread += 1
+                if unread * LOOK_S > self._lasts:
+                    raise Misuse(f"AWS lets {self._arn} neither be written nor read; compare the policy of these "
+                                 "credentials with the one that privfl wire aws init wrote")  # fmt: skip
                 self._ended.wait(LOOK_S)
                 continue
             etag, whose = found
@@ -120,6 +124,10 @@ class Lease:
                     )
             except (Present, Absent):
                 return False
+            except Denied:
+                if "IfMatch" in condition and self._thread is not None:
+                    return False  # it may be gone
+                raise
             self._etag = done["ETag"]
             return True
 
@@ -134,6 +142,10 @@ class Lease:
                         data = body.read(LONGEST)
             except Absent:
                 return None
+            except (Denied, Misuse) as error:  # whoever may not list a bucket is told that of what is not there
+                if "s3:GetObject" in str(error):
+                    return None
+                raise
             try:
                 found = json.loads(data)
             except (ValueError, RecursionError):

@@ -10,8 +10,8 @@ import yaml
 from privfl_keys import VerifyKey
 from privfl_keys.enrolment import EnrolmentRequest
 
-from privfl.errors import Misuse, PrivflError
-from privfl.wires.aws.errors import Absent, speaking
+from privfl.errors import Misuse, PrivflError, WireError
+from privfl.wires.aws.errors import Absent, Denied, Expired, Passing, speaking
 from privfl.wires.aws.mailbox import OPENING_S, own_queue
 from privfl.wires.aws.names import body_prefixes
 from privfl.wires.aws.retry import persist
@@ -34,11 +34,11 @@ def probed(settings: AwsSettings, home: Path) -> str:
     try:
         who = persist(lambda: _caller(made), made, patience=OPENING_S)
         url = own_queue(made, place)
-        persist(lambda: _readable(made, place), made, patience=OPENING_S)
+        bucket = persist(lambda: _bucket(made, place), made, patience=OPENING_S)
         waiting = _waiting(made, url)
     finally:
         made.close()
-    return f"AWS knows this member as {who}; its queue is there{waiting}, and the bucket {settings.bucket} can be read"
+    return f"AWS knows this member as {who}; its queue is there{waiting}, and the bucket {settings.bucket} {bucket}"
 
 
 def place_of(home: Path) -> Place:
@@ -58,12 +58,23 @@ def _caller(made: Clients) -> str:
         return made.sts.get_caller_identity()["Arn"]
 
 
-def _readable(made: Clients, place: Place) -> None:
-    """Ask for an object that cannot be there: only a bucket and a permission that are there say so."""
+def _bucket(made: Clients, place: Place) -> str:
+    """Ask for an object that cannot be there. Who may not list a bucket is denied that, also where reading is allowed:
+    then only so much is known that the bucket is there."""
     prefix, bucket = body_prefixes(place.federation, place.own).inbox, made.settings.bucket
     owner: dict[str, Any] = {"ExpectedBucketOwner": made.settings.account} if made.settings.account else {}
-    with contextlib.suppress(Absent), speaking("s3", f"arn:aws:s3:::{bucket}/{prefix}*", opening=True):
-        made.s3.get_object(Bucket=bucket, Key=prefix + "probe", **owner)["Body"].close()
+    try:
+        with speaking("s3", f"arn:aws:s3:::{bucket}/{prefix}*"):
+            made.s3.get_object(Bucket=bucket, Key=prefix + "probe", **owner)["Body"].close()
+    except Absent:
+        pass
+    except Denied:
+        return "answers"
+    except (Passing, Expired):
+        raise
+    except WireError as error:
+        raise Misuse(str(error)) from None
+    return "can be read"
 
 
 def _waiting(made: Clients, url: str) -> str:
