@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Array, Message
@@ -83,7 +83,7 @@ class Courier:
             there is no mail for it. again: the same where work is in hand. tick: seconds between looks at the spool
             and at replies. look: between looks at the list of nodes. patience: seconds after which a message that got
             no reply is sent again. ttl: seconds after which Flower forgets a message; generous, for clocks differ.
-        clock: monotonic, in seconds.
+        clock: monotonic, in seconds. tell: called with :attr:`notes` when they have changed, for people who look on.
 
     Attributes:
         refused: letters and replies that were no
@@ -105,6 +105,7 @@ class Courier:
         patience: float = 75.0,
         ttl: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[Sequence[str]], None] = lambda notes: None,
     ) -> None:
         self._grid, self._roster, self._type, self._clock = grid, roster, message_type, clock
         self._carrier = Carrier(spool, own, lambda envelope: envelope.verify(roster, "site"))
@@ -117,6 +118,8 @@ class Courier:
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
+        self._tell = tell
+        self._told: list[str] = []
         self.refused = self.pushed = 0
         self.ended = ""
 
@@ -154,6 +157,7 @@ class Courier:
             try:
                 self.step()
                 self._trouble = ""
+                self._say()
                 pause, back_off = self._tick, FIRST_BACKOFF_S
             except Exception as error:
                 own = isinstance(error, PrivflError)
@@ -161,11 +165,28 @@ class Courier:
                 if words != self._trouble:
                     log.warning("%s", words)
                 self._trouble = words
+                self._say()
                 pause, back_off = back_off, min(2 * back_off, LAST_BACKOFF_S)
             except BaseException as error:  # Flower says so when the run is over
                 self.ended = f"the Flower run has ended ({type(error).__name__})"
                 log.warning("%s", self.ended)
                 return
+
+    @property
+    def notes(self) -> list[str]:
+        """How many nodes there are and which sites are at one, and what keeps mail, in words."""
+        nodes, sites = list(self._nodes.values()), self.sites
+        said = [f"{len(nodes)} SuperNodes are connected; {len(sites)} of {len(self._names)} sites have answered"]
+        missing = sorted(set(self._names.values()).difference(sites))
+        if missing:
+            said.append(f"not heard of through any node: {', '.join(missing)}")
+        return [*said, *(f"{who}: {words}" for who, words in sorted(self.problems.items()))]
+
+    def _say(self) -> None:
+        notes = self.notes
+        if notes != self._told:
+            self._told = notes
+            self._tell(notes)
 
     def step(self) -> None:
         """One look at nodes, replies and mail; for who runs the courier without its thread."""
