@@ -73,14 +73,21 @@ def own_id(home: Path) -> bytes:
     return VerifyKey(request.verify_key).site_id
 
 
-def passphrase() -> str:
+def passphrase(home: Path | None = None) -> str:
     """From the environment: PRIVFL_PASSPHRASE, or the file that PRIVFL_PASSPHRASE_FILE names.
+
+    Args:
+        home: whose keys are to be opened; where a key service does that, it is empty.
 
     Raises:
         Misuse: neither is set, or the file is no good.
     """
-    from privfl.homes.passphrase import VARIABLE, ask_passphrase  # noqa: PLC0415 - when a site is started
+    from privfl_keys.kms import is_kms_store  # noqa: PLC0415 - when a site is started
 
+    from privfl.homes.passphrase import VARIABLE, ask_passphrase  # noqa: PLC0415
+
+    if home is not None and is_kms_store(home / "keys"):
+        return ""
     file = os.environ.get(f"{VARIABLE}_FILE")
     if not file and not os.environ.get(VARIABLE):
         raise Misuse(f"no passphrase: set {VARIABLE} or {VARIABLE}_FILE where the Flower process is started")
@@ -125,7 +132,7 @@ class Resident:
         return False
 
     def _start(self) -> subprocess.Popen[bytes]:
-        word = passphrase()
+        word = passphrase(self._home)
         command = [sys.executable, "-P", "-c", "from privfl.cli import main; main()", "site", "run", str(self._home)]
         log = os.open(self._home / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -135,7 +142,7 @@ class Resident:
                 stdout=log,
                 stderr=log,
                 cwd=self._home,
-                env={**os.environ, "PRIVFL_PASSPHRASE": word},
+                env={**os.environ, **({"PRIVFL_PASSPHRASE": word} if word else {})},
                 start_new_session=True,
             )
         finally:

@@ -23,6 +23,7 @@ from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.coordinator_process import CoordinatorProcess, Pace
 from privfl.runtime.jobs import Job, jobs_of, kind_of, submit
+from privfl.runtime.logs import configure
 from privfl.runtime.status import CoordinatorStatus, Phase, show_failed_start
 from privfl.wires.flower import Spool, SpoolMailbox, spool_of
 from privfl.wires.folder import FolderDelivery
@@ -33,7 +34,7 @@ __all__ = ["PACE", "app", "coordinator_app", "serve"]
 log = logging.getLogger("privfl.flower")
 
 HOME, HOME_VARIABLE = "privfl-coordinator", "PRIVFL_COORDINATOR"
-SERVE, TASK = "privfl-serve", "privfl-task"
+SERVE, TASK, LOG = "privfl-serve", "privfl-task", "privfl-log"
 
 #: How long a coordinator over Flower waits, in milliseconds: a message may take seconds on its way, however small.
 PACE = Pace(gather=120_000, patience=300_000, grace=10_000)
@@ -101,7 +102,7 @@ def serve(
     folder = home or _folder(run)
     asked = task or (Path(str(run[TASK])).expanduser() if run.get(TASK) else None)
     stays = bool(run.get(SERVE, False)) if forever is None else forever
-    word = passphrase_of_environment() if passphrase is None else passphrase
+    word = passphrase_of_environment(folder) if passphrase is None else passphrase
     if asked is not None:
         job = submit(folder, asked, clock.now(), kind=kind_of(asked))
         log.info("job %s is queued", job.id)
@@ -170,11 +171,16 @@ def _folder(run: Mapping[str, Any]) -> Path:
 
 
 def coordinator_app(**options: Any) -> ServerApp:
-    """A ServerApp that does nothing but :func:`serve`, with these options."""
+    """A ServerApp that does nothing but :func:`serve`, with these options.
+
+    What the coordinator logs goes to standard error, and so into the run's log: lines of text, or one JSON object
+    each if the run's ``privfl-log`` says ``json``.
+    """
     made = ServerApp()
 
     @made.main()
     def main(grid: Grid, context: Context) -> None:
+        configure("json" if context.run_config.get(LOG) == "json" else "text", file=None, who="coordinator")
         serve(grid, context, **options)
 
     return made

@@ -37,7 +37,7 @@ class Visitor:
                 time.sleep(PAUSE_S)
                 continue
             try:
-                word = passphrase() if self._word is None else self._word
+                word = passphrase(self._home) if self._word is None else self._word
                 run_site(
                     self._home,
                     word,

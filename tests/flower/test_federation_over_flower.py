@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from privfl.flower import server
 from privfl.flower.local_grid import GridFaults
 from privfl.homes.lock import holder
 from privfl.learn import Averaging
-from privfl.runtime.coordinator_process import CoordinatorProcess
 from privfl.runtime.jobs import Job, submit
 from privfl.secagg import read_transcript, verify_transcript
 from tests.flower.carried import Carried, carried, end_site
@@ -72,13 +69,9 @@ def memory(_to_the_nearest: None) -> dict[str, Any]:
     return {"sums": sums, "coef": fit.model.coef_.tobytes(), "intercept": np.asarray(fit.model.intercept_).tobytes()}
 
 
-@pytest.fixture
-def sums(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
-    """Every opened sum of the coordinator in the ServerApp, by round."""
-    found: dict[int, Any] = {}
-    watch = partial(CoordinatorProcess, after_round=lambda number, result, bodies: found.update({number: result.total}))
-    monkeypatch.setattr(server, "CoordinatorProcess", watch)
-    return found
+def into(sums: dict[int, Any]) -> Callable[..., None]:
+    """For ``serve(after_round=...)``: keep every opened sum, by round."""
+    return lambda number, result, bodies: sums.update({number: result.total})
 
 
 @pytest.fixture
@@ -103,12 +96,11 @@ def spools_empty(world: Carried) -> None:
 
 
 @pytest.mark.parametrize("threads", [False, True])
-def test_sums_and_model_are_those_of_the_memory_wire(
-    world: Carried, memory: dict[str, Any], sums: dict[int, Any], threads: bool
-) -> None:
+def test_sums_and_model_are_those_of_the_memory_wire(world: Carried, memory: dict[str, Any], threads: bool) -> None:
     """Every opened sum, and the model, bit for bit; every transcript verifies; no letter was odd."""
     job = world.realm.submit(**TASK, rounds=3)
-    world.serve(world.grid(threads=threads))
+    sums: dict[int, Any] = {}
+    world.serve(world.grid(threads=threads), after_round=into(sums))
     same(job, memory)
     assert sums.keys() == memory["sums"].keys()
     assert all(np.array_equal(sums[number], total) for number, total in memory["sums"].items())
@@ -132,14 +124,13 @@ def test_training_and_a_study_with_noise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_is_lost_or_counted_twice_by_a_faulty_way(
-    world: Carried, memory: dict[str, Any], sums: dict[int, Any], seed: int
-) -> None:
+def test_nothing_is_lost_or_counted_twice_by_a_faulty_way(world: Carried, memory: dict[str, Any], seed: int) -> None:
     """Messages and replies that are lost, repeated, late, or come back as errors cost time and nothing else."""
     job = world.realm.submit(**TASK, rounds=3)
     faults = GridFaults(seed, lose=0.08, lose_reply=0.08, twice=0.1, error=0.08, late=0.2, late_s=0.05)
     grid = world.grid(threads=True, faults=faults)
-    world.serve(grid, patience=0.4, pace=server.PACE)
+    sums: dict[int, Any] = {}
+    world.serve(grid, patience=0.4, pace=server.PACE, after_round=into(sums))
     same(job, memory)
     assert all(np.array_equal(sums[number], total) for number, total in memory["sums"].items())
 
@@ -218,4 +209,3 @@ def test_a_resident_site_is_started_stays_up_and_is_started_again(tmp_path: Path
         second = [holder(home) for home in homes]
         assert second[1:] == first[1:]
         assert second[0] not in (None, first[0])
-        os.kill(second[0] or 0, signal.SIGTERM)

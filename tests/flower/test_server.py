@@ -99,13 +99,16 @@ def test_the_runs_configuration_is_enough(world: Carried, tmp_path: Path, monkey
     task = world.realm.task(rounds=1, epsilon=1.0)
     monkeypatch.delenv("PRIVFL_PASSPHRASE")
     monkeypatch.setenv("PRIVFL_PASSPHRASE_FILE", str(secret))
+    logs: list[str] = []
+    monkeypatch.setattr("privfl.flower.server.configure", lambda form, **rest: logs.append(form))
     made = coordinator_app(pace=PACE, **FAST)
     assert isinstance(app, ServerApp)
     before = len(jobs_of(world.coordinator))
-    made(world.grid(), context(privfl_task=str(task)))
+    made(world.grid(), context(privfl_task=str(task), privfl_log="json"))
     jobs = jobs_of(world.coordinator)
     assert len(jobs) == before + 1
     assert jobs[-1].state().state == "done"
+    assert logs == ["json"]
 
 
 def test_it_stays_for_more_jobs_if_told_to(world: Carried) -> None:
