@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from privfl.cli.demo_children import end_with_parent
 from privfl.cli.demo_outcome import Seen
 from privfl.errors import PrivflError
 
-__all__ = ["main"]
+__all__ = ["looking", "main"]
 
 LONGEST_PAUSE = 60.0
 
@@ -33,11 +33,8 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _run(folder: Path, seen_file: Path, pause: Path) -> None:
-    from privfl.cli.serve import LogFormat, LogLevel, logging_to  # noqa: PLC0415 - after the arguments
-    from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
-    from privfl.runtime.coordinator_process import Pace, run_coordinator  # noqa: PLC0415
-
+def looking(seen_file: Path, pause: Path) -> Callable[[int, Any, Mapping[str, bytes]], None]:
+    """Called after each round: notes what passed through in ``seen_file``, then waits while there is ``pause``."""
     seen = Seen()
 
     def look(number: int, result: Any, bodies: Mapping[str, bytes]) -> None:
@@ -49,6 +46,14 @@ def _run(folder: Path, seen_file: Path, pause: Path) -> None:
         while pause.exists() and time.monotonic() < until:
             time.sleep(0.01)
 
+    return look
+
+
+def _run(folder: Path, seen_file: Path, pause: Path) -> None:
+    from privfl.cli.serve import LogFormat, LogLevel, logging_to  # noqa: PLC0415 - after the arguments
+    from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
+    from privfl.runtime.coordinator_process import Pace, run_coordinator  # noqa: PLC0415
+
     logging_to(folder, "coordinator", LogFormat.TEXT, LogLevel.INFO)
     run_coordinator(
         folder,
@@ -56,7 +61,7 @@ def _run(folder: Path, seen_file: Path, pause: Path) -> None:
         stop=lambda: False,  # SIGTERM ends it at once
         pace=Pace(gather=60_000, patience=20_000, grace=500),
         once=True,
-        after_round=look,
+        after_round=looking(seen_file, pause),
     )
 
 

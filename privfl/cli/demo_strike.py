@@ -1,8 +1,8 @@
 """Killing a site in the middle of a round, and starting it again for the next.
 
-The middle of a round lasts a few milliseconds. To hit it, the victim is stopped for an instant, its ledger is
-read, and only if that shows a round that is charged and not settled, for the second time, is the process
-killed; else it goes on.
+The middle of a round lasts a few milliseconds. To hit it, the victim is let go on for an instant at a time; between
+two of them its ledger is read, and only if that shows a round that is charged and not settled, for the second time,
+is the process killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Strike", "open_round"]
 
-OFTEN, SELDOM = 0.002, 0.02  # seconds between looks
+SLICE, SELDOM = 0.002, 0.02  # seconds that the victim goes on between looks; between looks while there is time
 GREETING_S = 3.0  # at most, from a site's first status until it has greeted and answered what waited for it
 _ROUND = re.compile(r"\bround (\d{1,9})\b")
 
@@ -78,7 +78,7 @@ class Strike:
                 self._stage = _Stage.ARMED
         elif self._stage is _Stage.ARMED:
             self._strike()
-            return OFTEN
+            return 0.0
         elif self._stage is _Stage.STARTING:
             if self._status() is not None:
                 self._stage, self._since = _Stage.GREETING, time.monotonic()
@@ -87,7 +87,9 @@ class Strike:
         return SELDOM
 
     def rest(self) -> None:
-        """Nothing more is done; the coordinator goes on."""
+        """Nothing more is done; everybody goes on."""
+        if self._stage is _Stage.ARMED:
+            self._victim.thaw()
         self._stage = _Stage.BACK
         self._pause.unlink(missing_ok=True)
 
@@ -116,13 +118,14 @@ class Strike:
 
     def _strike(self) -> None:
         (ledger,) = (self._folder / "ledger").glob("*.db")
-        with deferred():  # nobody is left stopped
+        with deferred():
+            self._victim.thaw()
+            time.sleep(SLICE)
             if not self._victim.freeze():
                 return
             hit, before = open_round(ledger), self._seen
             self._seen = hit
             if hit is None or hit < self._round or hit != before:  # not open, or only just
-                self._victim.thaw()
                 return
             self._pause.touch()  # between this round and the next
             found = self._status()

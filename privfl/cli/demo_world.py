@@ -140,9 +140,9 @@ def _train(trial: Trial, job: Job, asked: Asked, passphrase: str, wire: DemoWire
             if shown is not None and time.monotonic() - looked > 0.1:
                 shown.look()
                 looked = time.monotonic()
+        strike.rest()
         if state.state == "failed":
             raise raised_again(state.kind, state.error, state.exit_code)
-        strike.rest()
         wire.finished(scene)
     return strike
 
