@@ -134,7 +134,7 @@ def _homes(folder: Path, sites: int) -> Trial:
     pd.DataFrame({"x": [0.5]}).to_csv(rows, index=False)
     dump_schema(_SCHEMA, schema)
     now = SystemClock().now()
-    policy = policy_for(_SCHEMA, now, unit="site", tasks={"update": {"clip": CLIP}}, epsilon=20_000.0, delta=1e-3)
+    policy = policy_for(_SCHEMA, now, unit="site", tasks={"update": {"clip": CLIP}}, epsilon=1000.0, delta=1e-3)
     tables = {f"site-{at:02d}": rows for at in range(sites)}
     trial = found_trial(folder / "trial", tables, schema, policy, PASSPHRASE, now)
     told.write_text(yaml.safe_dump({"federation": "trial", "wire": {"kind": "flower"}}))

@@ -175,7 +175,8 @@ class _Marked:
     """A mailbox that says when the first reply is waited for after everything was sent."""
 
     def __init__(self, inner: Mailbox) -> None:
-        self._inner, self._left, self._then = inner, -1, lambda: None
+        self._inner, self._left = inner, -1
+        self._then: Callable[[], None] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

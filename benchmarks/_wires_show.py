@@ -54,9 +54,9 @@ def _flower(one: Mapping[str, Any]) -> Table:
     table.add_section()
     table.add_row("plain FedAvg, one site's upload", f"{plain['upload_bytes']:,.0f} B")
     for bits, ratio in one["upload_ratio"].items():
-        goal = UPLOAD_GOALS.get(bits)
+        most = UPLOAD_GOALS.get(bits)
         size = f"{one['upload_bytes'][bits]:,.0f} B"
-        table.add_row(f"privfl, {bits} bit", size, f"{ratio:.3f}", met(ratio, goal) if goal else "")
+        table.add_row(f"privfl, {bits} bit", size, f"{ratio:.3f}", met(ratio, most) if most else "")
     table.add_section()
     for mode in ("plain", *ROUND_GOALS):
         made = one[mode]

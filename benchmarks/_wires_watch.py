@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from privfl.wires import Delivery, Mailbox
 
@@ -131,11 +131,12 @@ def watch_http(log: Log) -> Iterator[None]:
     from botocore.httpsession import URLLib3Session  # noqa: PLC0415 - an extra
     from botocore.response import StreamingBody  # noqa: PLC0415
 
-    send, read, readinto = URLLib3Session.send, StreamingBody.read, StreamingBody.readinto
+    session, streamed = cast("Any", URLLib3Session), cast("Any", StreamingBody)
+    send, read, readinto = session.send, streamed.read, streamed.readinto
 
-    def watched(session: Any, request: Any) -> Any:
+    def watched(one: Any, request: Any) -> Any:
         began = time.monotonic()
-        answer = send(session, request)
+        answer = send(one, request)
         came = 0 if request.stream_output else len(answer.content)
         log.requests.append((_operation(request), began, time.monotonic(), _size(request.body), came))
         return answer
@@ -146,14 +147,13 @@ def watch_http(log: Log) -> Iterator[None]:
         log.requests.append((BODY, began, time.monotonic(), 0, found if isinstance(found, int) else len(found)))
         return found
 
-    URLLib3Session.send = watched  # type: ignore[method-assign]
-    StreamingBody.read = lambda body, amt=None: timed(body, read, amt)  # type: ignore[method-assign]
-    StreamingBody.readinto = lambda body, room: timed(body, readinto, room)  # type: ignore[method-assign]
+    session.send = watched
+    streamed.read = lambda body, amt=None: timed(body, read, amt)
+    streamed.readinto = lambda body, room: timed(body, readinto, room)
     try:
         yield
     finally:
-        URLLib3Session.send = send  # type: ignore[method-assign]
-        StreamingBody.read, StreamingBody.readinto = read, readinto  # type: ignore[method-assign]
+        session.send, streamed.read, streamed.readinto = send, read, readinto
 
 
 def _size(body: Any) -> int:

@@ -6,8 +6,8 @@ import json
 import time
 
 import numpy as np
-import plain_fedavg as plain
-from counted import Counted
+import plain_fedavg as plain  # type: ignore[import-not-found]
+from counted import Counted  # type: ignore[import-not-found]
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
