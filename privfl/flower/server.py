@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.coordinator_process import CoordinatorProcess, Pace
 from privfl.runtime.jobs import Job, jobs_of, kind_of, submit
 from privfl.runtime.logs import configure
-from privfl.runtime.status import CoordinatorStatus, Phase, show_failed_start
+from privfl.runtime.status import CoordinatorStatus, Phase, show_failed_start, write_notes
 from privfl.wires.flower import Spool, SpoolMailbox, spool_of
 from privfl.wires.folder import FolderDelivery
 from privfl.wires.settings import FlowerSettings
@@ -132,7 +133,8 @@ def _run(
             "has 'kind: flower': privfl coordinator join --wire"
         )
     spool = spool_of(home.folder)
-    courier = Courier(grid, spool, home.party.id, home.party.roster, **{"poll": float(settings.poll), **options})
+    usual = {"poll": float(settings.poll), "tell": partial(write_notes, home.folder)}
+    courier = Courier(grid, spool, home.party.id, home.party.roster, **{**usual, **options})
     home.mailbox.close()
     home.mailbox = _Leash(spool, home.party.id, lambda: stop() or bool(courier.ended))
     process = CoordinatorProcess(home, clock, pace=pace, after_round=after_round)
@@ -146,6 +148,8 @@ def _run(
         why = str(error) if isinstance(error, PrivflError) else type(error).__name__
         process._update(phase=Phase.FAILED, error=why, force=True)
         raise
+    finally:
+        write_notes(home.folder, ())
     process._update(phase=Phase.DONE, waits_for="", force=True)
     if courier.ended:
         raise WireError(f"{courier.ended} before its jobs were done; run the app again, and they go on")
