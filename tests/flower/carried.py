@@ -24,8 +24,9 @@ from privfl.homes.site import SiteHome
 from privfl.runtime.coordinator_process import Pace
 from tests.runtime.realm import PASSPHRASE, Realm, realm
 
-PACE = Pace(gather=20_000, patience=20_000, grace=1_000)
-FAST: dict[str, Any] = {"poll": 0.2, "again": 0.01, "tick": 0.01, "look": 0.01, "patience": 1.0}
+#: Long enough for a machine that is busy with other things: nothing waits so long unless something is broken.
+PACE = Pace(gather=120_000, patience=120_000, grace=60_000)
+FAST: dict[str, Any] = {"poll": 30.0, "again": 0.01, "tick": 0.01, "look": 0.01, "patience": 60.0}
 
 
 @dataclass
