@@ -70,7 +70,7 @@ def test_it_runs_on_real_processes(tmp_path: Path) -> None:
     with LocalFlower(tmp_path / "flower", nodes, environment=environment) as flower:
         flower.await_nodes()
         config = {"privfl-coordinator": str(trial.coordinator), "num-server-rounds": 1, "save": str(tmp_path / "m.npz")}
-        flower.run(PRIVATE, config, seconds=240)
+        flower.run(PRIVATE, config, seconds=600)
     assert (tmp_path / "m.npz").exists()
     (result,) = (trial.coordinator / "jobs").glob("*/result/privacy.json")
     assert json.loads(result.read_text())["uploads"] == 1
