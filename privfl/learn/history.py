@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, overload
 
-import pandas as pd
-
 from privfl.errors import Misuse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["History", "Row"]
 
@@ -85,6 +86,8 @@ class History(Sequence[Row]):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per round, indexed by ``round``; columns as the attributes of :class:`Row`."""
+        import pandas as pd  # noqa: PLC0415 - slow to load, and seldom needed
+
         names = [field.name for field in fields(Row)]
         return pd.DataFrame([asdict(row) for row in self._rows], columns=names).set_index("round")
 

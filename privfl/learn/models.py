@@ -18,7 +18,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from pydantic import field_validator
 
 from privfl.declared import Declared
@@ -138,6 +137,7 @@ def fitted(
 def template(reference: EstimatorRef, classes: Sequence[Class] | None, features: Sequence[str]) -> Any:
     """An estimator fitted on made-up public rows; raises Misuse if it is not linear in settable coefficients."""
     estimator = reference.build()
+    import pandas as pd  # noqa: PLC0415 - as above
     from sklearn.base import is_classifier, is_regressor  # noqa: PLC0415 - as above
 
     if (classes is None and not is_regressor(estimator)) or (classes is not None and not is_classifier(estimator)):

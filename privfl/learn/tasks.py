@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from privfl.budget import Purpose
 from privfl.codec import decode, encode
@@ -33,6 +32,9 @@ from privfl.tasks.schema import Category, Class, Numeric, Schema
 
 if TYPE_CHECKING:
     from privfl.learn.specs import Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Int64s", "Layout", "Plan", "Task", "TaskState"]
 

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-import pandas as pd
 from privfl_keys import Member, Roster, SigningKey
 
 from privfl.budget import MemoryAccount
@@ -34,6 +33,9 @@ from privfl.runtime.training import TrainingRun
 from privfl.secagg.party import Party
 from privfl.tasks import FrameSource, Price, SiteData
 from privfl.wires import Faults, MemoryWire
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Federation", "Kill", "Observer"]
 

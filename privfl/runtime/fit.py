@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from privfl_keys import VerifyKey
 
 from privfl.dp import Release, Unit
@@ -20,6 +19,9 @@ from privfl.errors import Misuse
 from privfl.learn import History, Task, save_model
 from privfl.runtime.run import STOPPED_EARLY
 from privfl.secagg import Transcript, Verified, verify_transcript
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Fit", "PrivacyReport", "Transcripts", "replace_results", "transcript_name"]
 
@@ -72,6 +74,8 @@ class Transcripts(Sequence[Transcript]):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per verified round: survivors, dropped, quorum, releases."""
+        import pandas as pd  # noqa: PLC0415 - slow to load, and seldom needed
+
         rows = [
             {
                 "round": one.round,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from privfl.codec import decode, encode
 from privfl.dp import Release
@@ -16,6 +15,9 @@ from privfl.learn.checkpoint import dump_state, load_state
 from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.fit import Fit, PrivacyReport, Transcripts
 from privfl.runtime.run import STOPPED_EARLY, Journal, Observer, Resumed, Run, RunRecord, Setting, Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["STOPPED_EARLY", "Observer", "RunRecord", "Setting", "Stage", "TrainingRun"]
 
@@ -90,6 +92,8 @@ class TrainingRun(Run[Fit]):
 
     def outcome(self, stopped: str) -> Fit:
         """The fitted model and what it cost."""
+        import pandas as pd  # noqa: PLC0415 - slow to load, and seldom needed
+
         stage, task = self.stage, self.task
         return Fit(
             task.finish(self.state),

@@ -14,15 +14,17 @@ import html
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from privfl.entropy import Entropy
 from privfl.errors import DataError, Misuse
 from privfl.tasks.schema import Category, Class, Numeric, Schema, Text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["BindReport", "BoundData", "ColumnCounts", "beyond_records", "bind"]
 
@@ -182,6 +184,8 @@ def bind(schema: Schema, frame: pd.DataFrame) -> BoundData:
     Raises:
         DataError: not a DataFrame, or columns missing, doubled or of another type; all listed, no values.
     """
+    import pandas as pd  # noqa: PLC0415 - slow to load, and seldom needed
+
     if not isinstance(frame, pd.DataFrame):
         raise DataError(f"expected a pandas DataFrame, not a {type(frame).__name__}")
     complaints = [text for name in schema.names if (text := _mismatch(schema, frame, name))]
@@ -202,6 +206,8 @@ def bind(schema: Schema, frame: pd.DataFrame) -> BoundData:
 
 
 def _mismatch(schema: Schema, frame: pd.DataFrame, name: str) -> str | None:
+    import pandas as pd  # noqa: PLC0415 - slow to load, and seldom needed
+
     found = [column for column in frame.columns if column == name]
     if not found and name == schema.subject:
         return f"column {name!r} is missing, which tells whose row it is (the schema's subject)"
@@ -224,6 +230,8 @@ def _mismatch(schema: Schema, frame: pd.DataFrame, name: str) -> str | None:
 
 
 def _could_hold(series: pd.Series[Any], kind: type[Class]) -> bool:
+    import pandas as pd  # noqa: PLC0415 - slow to load, and seldom needed
+
     # Decided by the column's type alone: an all-missing or mixed object column is read row by row.
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
