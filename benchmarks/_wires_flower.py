@@ -121,7 +121,8 @@ def _app(folder: Path, kind: str) -> Path:
     for path in PRIVATE.glob("*.py"):
         shutil.copy(path, folder)
     file = folder / "pyproject.toml"
-    text = file.read_text().replace("plain_fedavg:", f"counted_{kind}:")
+    text = file.read_text().replace("plain_fedavg:client", f"counted_{kind}:client")
+    text = text.replace("plain_fedavg:server", f"served_{kind}:server")
     text = text.replace('name = "plain-fedavg"', f'name = "{kind}-fedavg-counted"')
     file.write_text(text + MORE_CONFIG)  # its last table is the app's configuration
     return folder

@@ -141,7 +141,8 @@ def test_figures_over_flower_are_of_their_rounds(tmp_path: Path) -> None:
             flower._check(wrong, 3, 4, mode)
     for kind in ("plain", "private"):
         told = tomllib.loads((flower._app(tmp_path / kind, kind) / "pyproject.toml").read_text())
-        assert told["tool"]["flwr"]["app"]["components"]["clientapp"] == f"counted_{kind}:client"
+        parts = told["tool"]["flwr"]["app"]["components"]
+        assert (parts["clientapp"], parts["serverapp"]) == (f"counted_{kind}:client", f"served_{kind}:server")
         assert "privfl-coordinator" in told["tool"]["flwr"]["app"]["config"]
         assert (tmp_path / kind / f"counted_{kind}.py").exists()
 
