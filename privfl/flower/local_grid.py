@@ -52,6 +52,7 @@ class _Node:
     state: RecordDict = field(default_factory=RecordDict)
     inbox: queue.Queue[Message | None] = field(default_factory=queue.Queue)
     here: bool = True
+    thread: threading.Thread | None = None
 
 
 class LocalGrid(Grid):
@@ -98,7 +99,8 @@ class LocalGrid(Grid):
         made = _Node(dict(config), app or self._app)
         self._nodes[node] = made
         if self._threads:
-            threading.Thread(target=self._serve, args=(node, made), daemon=True, name=f"node-{node}").start()
+            made.thread = threading.Thread(target=self._serve, args=(node, made), daemon=True, name=f"node-{node}")
+            made.thread.start()
 
     def take_away(self, node: int) -> None:
         """A node is gone, with whatever was under way to it."""
@@ -107,10 +109,13 @@ class LocalGrid(Grid):
             gone.here = False
             gone.inbox.put(None)
 
-    def close(self) -> None:
-        """End all nodes."""
+    def close(self, wait_s: float = 10.0) -> None:
+        """End all nodes, and wait for what they have in hand."""
+        threads = [made.thread for made in self._nodes.values() if made.thread is not None]
         for node in list(self._nodes):
             self.take_away(node)
+        for thread in threads:
+            thread.join(wait_s)
 
     def _serve(self, node: int, made: _Node) -> None:
         while made.here and (message := made.inbox.get()) is not None:
