@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = ["CONNECTION", "Finished", "Plain", "RunFailed", "Runs", "toml"]
 CONNECTION = "loopback"
 Plain = str | int | float | bool
 _DONE = "finished"
+_AGAIN_S = 2.0
 _COMPLETED = "finished:completed"
 _UNAVAILABLE = "Connection to the SuperLink is unavailable"
 # One interpreter for many commands: most of a command's second is the import of flwr.
@@ -159,10 +161,13 @@ class Runs:
         """What the ServerApp has written so far."""
         return self.command("log", run, CONNECTION, "--show")
 
-    def finished(self, run: str, seconds: float, poll: float = 1.0) -> Finished:
+    def finished(self, run: str, seconds: float) -> Finished:
         """Wait for the end of a run; raises WireError when time is up. A SuperLink that is away is asked again."""
         until = time.monotonic() + seconds
         while True:
+            # The log's stream ends with the run, and costs nothing meanwhile; a command per second costs half a CPU.
+            with suppress(WireError):
+                self.command("log", run, CONNECTION, "--stream", seconds=max(1.0, until - time.monotonic()))
             try:
                 record = self.look(run)
             except WireError:
@@ -170,19 +175,22 @@ class Runs:
                     raise
                 record = {"status": "unknown"}
             if record["status"].startswith(_DONE):
-                traffic = record["network-traffic"]
-                return Finished(
-                    run,
-                    record["status"],
-                    record["status-details"],
-                    self.log(run),
-                    float(record["elapsed"]),
-                    traffic["inbound-bytes"],
-                    traffic["outbound-bytes"],
-                )
+                return self._finished(run, record)
             if time.monotonic() > until:
                 raise WireError(f"Flower run {run} is still {record['status']} after {seconds:g} s")
-            time.sleep(poll)
+            time.sleep(_AGAIN_S)
+
+    def _finished(self, run: str, record: Mapping[str, Any]) -> Finished:
+        traffic = record["network-traffic"]
+        return Finished(
+            run,
+            record["status"],
+            record["status-details"],
+            self.log(run),
+            float(record["elapsed"]),
+            traffic["inbound-bytes"],
+            traffic["outbound-bytes"],
+        )
 
 
 def _object(text: str) -> dict[str, Any]:
