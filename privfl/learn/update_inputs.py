@@ -227,8 +227,8 @@ def _raised(value: object) -> Any:
             try:
                 number = float(text)
             except ValueError:
-                number = None  # type: ignore[assignment]
-            if number is None or repr(number) != text:
+                raise Malformed("a setting is no number") from None
+            if repr(number) != text:
                 raise Malformed("a number is not at its shortest")
             return number
         case bool() | int() | str() | bytes():

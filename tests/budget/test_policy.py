@@ -240,7 +240,7 @@ def complaints(text: str) -> str:
         ("modes: [voted]", "modes: [voted, voted]", 31, "names something twice"),
         ("clip: 0.5", "clip: 0", 34, "tasks.logistic.clip: must be greater than 0; write clip: 0.3"),
         ("clip: 0.5", "klip: 0.5", 34, "there is no such field; write clip"),
-        ("logistic:", "forest:", 34, "must be logistic, linear or averaging"),
+        ("logistic:", "forest:", 34, "must be logistic, linear, averaging or update"),
         ("logistic: {clip: 0.5}", "logistic: 0.5", 34, "must be a group of fields"),
         ("[mean, histogram]", "[Mean]", 36, "lower-case"),
         ("[mean, histogram]", "[logistic]", 36, "is a task; allow it under tasks"),
