@@ -37,6 +37,7 @@ __all__ = ["Simulated", "found_virtual", "main", "simulate"]
 
 FEWEST, MOST = 4, 10_000
 ROWS = 40
+SEATS = 24  # of the committee, which a roster of more than 64 sites draws
 FEDERATION = "virtual"
 #: Nothing is behind these stores but made-up rows; a hundred are opened many times.
 CHEAP = ScryptCost(log_n=4)
@@ -96,6 +97,7 @@ def found_virtual(folder: Path, sites: int, passphrase: str, *, rows: int = ROWS
         passphrase,
         now,
         federation=FEDERATION,
+        committee=SEATS if sites > 64 else None,
         cost=CHEAP,
     )
     file = folder / "federation.yaml"

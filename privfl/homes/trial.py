@@ -87,6 +87,7 @@ def found_trial(
     *,
     federation: str = "trial",
     colluders: int | Literal["no site colludes"] | None = None,
+    committee: int | None = None,
     cost: ScryptCost | None = None,
 ) -> Trial:
     """Make authority, officer, coordinator and sites, enrol all, sign roster and policy, join and bind.
@@ -94,6 +95,7 @@ def found_trial(
     Args:
         folder: new or empty. tables: site name → table file, None for a site without. schema: YAML or JSON file.
         policy: fields of a policy, or the policy itself; ``federation`` is filled in.
+        colluders, committee: of the roster; more than 64 sites need a committee of so many seats.
         passphrase: of every key store. now: milliseconds since 1970. cost: of scrypt; tests give a cheap one.
 
     Raises:
@@ -115,7 +117,7 @@ def found_trial(
         for home in (trial.coordinator, trial.officer, *trial.sites.values()):
             request = read_request(home / "request")
             authority.approve(request, request.fingerprint, now)
-        authority.sign_roster(now, RosterTerms(colluders=colluders))
+        authority.sign_roster(now, RosterTerms(colluders=colluders, committee=committee))
         spoken = authority.config.fingerprint
     agreed = policy if isinstance(policy, Policy) else Policy(**{"federation": federation, **policy})
     officer = OfficerHome.open(trial.officer, passphrase)

@@ -20,7 +20,7 @@ from privfl.flower.local.runs import Finished, Plain, RunFailed, Runs, toml
 
 __all__ = ["LocalFlower", "Node"]
 
-_READY_S = 60.0
+_READY_S = 300.0
 _AGAIN_S = 2.0
 _TRIES = 3
 _IDENTITY = re.compile(r"SuperNode ID: (\d+)")

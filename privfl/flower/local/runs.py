@@ -21,6 +21,7 @@ CONNECTION = "loopback"
 Plain = str | int | float | bool
 _DONE = "finished"
 _AGAIN_S = 2.0
+_PATIENCE_S = 300.0  # of a command that answers within a second on a computer that has nothing else to do
 _COMPLETED = "finished:completed"
 _UNAVAILABLE = "Connection to the SuperLink is unavailable"
 # One interpreter for many commands: most of a command's second is the import of flwr.
@@ -95,7 +96,7 @@ class Runs:
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{address}"\n{secure}\n'
         )
 
-    def command(self, *words: str, given: str | None = None, seconds: float = 120) -> str:
+    def command(self, *words: str, given: str | None = None, seconds: float = _PATIENCE_S) -> str:
         """Run ``flwr WORDS``; standard output. Raises WireError with what it said if it fails."""
         line = [sys.executable, "-c", _MANY] if given is not None else ["flwr", *words]
         try:

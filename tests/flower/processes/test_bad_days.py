@@ -25,12 +25,11 @@ STAGES = {
 
 
 def charged_once_per_slot(town: Town) -> None:
-    """No ledger has two charges for one slot."""
+    """No ledger has two charges for one slot; a site that was away when the epoch began may have none."""
     for home in town.realm.trial.sites.values():
         (path,) = (home / "ledger").glob("*.db")
         slots = Counter(entry.reference for entry in read_ledger(path).entries if entry.kind == Kind.RESERVE)
-        assert slots
-        assert set(slots.values()) == {1}
+        assert set(slots.values()) <= {1}
 
 
 def test_a_supernode_killed_in_each_stage_comes_back_and_the_training_ends(noised: Town) -> None:

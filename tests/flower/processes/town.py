@@ -63,16 +63,6 @@ class Town:
             time.sleep(0.02)
         raise AssertionError(f"not seen within {seconds} s; last: {self.status()}")
 
-
-def carried_by_flower(world: Realm, file: Path, **settings: Any) -> None:
-    """Point every member's home to the Flower wire, as ``--wire federation.yaml`` does."""
-    wire = {"kind": "flower", "poll": 5, **settings}
-    file.write_text(yaml.safe_dump({"federation": "trial", "wire": wire}))
-    now = SystemClock().now()
-    for home in world.trial.sites.values():
-        SiteHome.join(home, PASSPHRASE, now, wire=str(file))
-    CoordinatorHome.join(world.trial.coordinator, PASSPHRASE, now, wire=str(file))
-
     def free(self, seconds: float = 60.0) -> None:
         """Wait until no ServerApp holds the coordinator's folder."""
         until = time.monotonic() + seconds
@@ -87,6 +77,16 @@ def carried_by_flower(world: Realm, file: Path, **settings: Any) -> None:
         for path in paths:
             verify_transcript(read_transcript(path.read_bytes()), authority)
         return len(paths)
+
+
+def carried_by_flower(world: Realm, file: Path, **settings: Any) -> None:
+    """Point every member's home to the Flower wire, as ``--wire federation.yaml`` does."""
+    wire = {"kind": "flower", "poll": 5, **settings}
+    file.write_text(yaml.safe_dump({"federation": "trial", "wire": wire}))
+    now = SystemClock().now()
+    for home in world.trial.sites.values():
+        SiteHome.join(home, PASSPHRASE, now, wire=str(file))
+    CoordinatorHome.join(world.trial.coordinator, PASSPHRASE, now, wire=str(file))
 
 
 @contextmanager
