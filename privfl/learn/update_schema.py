@@ -28,7 +28,7 @@ def app_schema(policy: Policy, pinned: Path | None = None) -> Schema:
         return Schema(name=policy.dataset, version=policy.schema_version, records=policy.subjects, columns=columns)
     if pinned is None or not pinned.is_file():
         raise Misuse(
-            f"the policy pins its schema by the digest {policy.schema_digest[:16]}…; name that schema's file: at a site "
+            f"the policy pins its schema by the digest {policy.schema_digest[:16]}…; name that file: at a site "
             "by the node's configuration privfl-schema, at the coordinator by schema="
         )
     schema = Schema.from_yaml(pinned)
