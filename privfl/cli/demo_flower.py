@@ -56,7 +56,6 @@ class FlowerDemo(DemoWire):
     _run: str
 
     def __init__(self) -> None:
-        self._killed: set[int] = set()
         self._next_look = 0.0
 
     def check(self) -> None:
@@ -116,12 +115,12 @@ class FlowerDemo(DemoWire):
 
     def victim(self, scene: Scene, name: str) -> Victim:
         """See :class:`DemoWire`."""
-        return _Node(self, self._flower, list(scene.trial.sites).index(name), scene.trial.sites[name])
+        return _Beside(scene.trial.sites[name])
 
     def check_running(self, scene: Scene, *, may_end: Mapping[str, int]) -> None:
         """See :class:`DemoWire`; Flower is asked how the ServerApp ended once its coordinator is not at work."""
         for index in range(len(scene.trial.sites)):
-            if index not in self._killed and not self._flower.supernode(index).alive:
+            if not self._flower.supernode(index).alive:
                 said = self._flower.supernode(index).said().strip().splitlines()
                 raise WireError(f"SuperNode {index} ended by itself: {said[-1] if said else 'it said nothing'}")
         now = time.monotonic()
@@ -143,34 +142,40 @@ class FlowerDemo(DemoWire):
         _end(list(scene.trial.sites.values()))
 
 
-class _Node(Victim):
-    """A SuperNode with its ClientApp and its site: all of them die, as when their computer loses its power."""
+class _Beside(Victim):
+    """A site beside its SuperNode: it alone dies, for SuperLink lets a killed SuperNode back in after a minute only."""
 
-    def __init__(self, demo: FlowerDemo, flower: LocalFlower, index: int, folder: Path) -> None:
-        self._demo, self._flower, self._index, self._folder = demo, flower, index, folder
-        self._frozen = 0
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._pid = folder, 0
 
     def freeze(self) -> bool:
-        """See :class:`Victim`; it is the site that is stopped."""
+        """See :class:`Victim`."""
         from privfl.homes.lock import holder  # noqa: PLC0415
 
-        self._frozen = holder(self._folder) or 0
-        return self._frozen > 0 and _stopped(self._frozen)
+        self._pid = holder(self._folder) or 0
+        return self._pid > 0 and _stopped(self._pid)
 
     def thaw(self) -> None:
         """See :class:`Victim`."""
-        with suppress(ProcessLookupError):
-            os.kill(self._frozen, signal.SIGCONT)
+        self._send(signal.SIGCONT)
 
     def kill(self) -> None:
         """See :class:`Victim`."""
-        self._demo._killed.add(self._index)
-        self._flower.kill_supernode(self._index)
+        from privfl.homes.lock import holder  # noqa: PLC0415
+
+        self._send(signal.SIGKILL)
+        until = time.monotonic() + STOPPED_S
+        while holder(self._folder) == self._pid and time.monotonic() < until:
+            time.sleep(0.005)
+        self._pid = 0
 
     def restart(self) -> None:
-        """See :class:`Victim`; the site itself is started when there is mail for it."""
-        self._flower.start_supernode(self._index)
-        self._demo._killed.discard(self._index)
+        """See :class:`Victim`; the ClientApp that waits for its answer does."""
+
+    def _send(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            if self._pid > 0:
+                os.kill(self._pid, number)
 
 
 def _stopped(pid: int) -> bool:

@@ -133,7 +133,9 @@ def show_next(console: Console, outcome: Outcome, folder: Path) -> None:
     for step in steps:
         console.print(f"  {command} {step}", soft_wrap=True, markup=False)
     if outcome.ledgers:
-        _show_keys(console, folder, [f"site run {folder}/federation/{who}"])
+        site, back = f"{folder}/federation/{who}", f"folder:{folder}/federation/wire"
+        own = outcome.carried is None or outcome.carried.kind == "folder"  # what carried the others has ended
+        _show_keys(console, folder, [*([] if own else [f"site join {site} --wire {back}"]), f"site run {site}"])
 
 
 def show_sites(console: Console, folder: Path) -> None:

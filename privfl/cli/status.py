@@ -235,7 +235,7 @@ def _site(status: SiteStatus, life: str, look: _Look) -> RenderableType:
         table.add_row("epsilon spent", f"{status.epsilon:.3f}{total}")
         for purpose, spent in sorted(status.epsilon_by.items()):
             table.add_row("", _words(f"{purpose} {spent:.3f}"))
-    if status.error:
+    if status.error and not (status.wire is not None and status.wire.since is not None):  # or it was shown above
         table.add_row("last error", _words(status.error, "red"))
     return table
 
@@ -255,7 +255,7 @@ def _coordinator(status: CoordinatorStatus, life: str, look: _Look) -> Renderabl
         table.add_row("noisy score", f"{status.score:.3f}")
     if status.aborted:
         table.add_row("last attempt lost", _words(status.aborted, "yellow"))
-    if status.error:
+    if status.error and not (status.wire is not None and status.wire.since is not None):  # or it was shown above
         table.add_row("last error", _words(status.error, "red"))
     return Group(table, *_sites(status, look)) if status.sites else table
 

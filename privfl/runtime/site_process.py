@@ -142,7 +142,8 @@ class SiteProcess:
                 worked = self.node.serve(WAIT_MS)
                 pause = 0.05
             except WireError as error:
-                log.warning("the wire cannot be used: %s; trying again", error)
+                level = logging.DEBUG if self._status.error == str(error) else logging.WARNING  # once, not every time
+                log.log(level, "the wire cannot be used: %s; trying again", error)
                 self._update(error=str(error), stage=Stage.WAITING, waits_for=THE_WIRE, force=True)
                 worked, pause = 0, min(2 * pause, LONGEST_PAUSE)
                 time.sleep(pause)
