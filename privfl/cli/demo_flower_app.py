@@ -15,7 +15,7 @@ SEEN, PAUSE = "PRIVFL_DEMO_SEEN", "PRIVFL_DEMO_PAUSE"
 
 #: Nobody is far away here: what a killed node has lost is sent again soon, and a round does not wait for it long.
 app = coordinator_app(
-    pace=Pace(gather=90_000, patience=120_000, grace=3_000),
+    pace=Pace(gather=90_000, patience=300_000, grace=3_000),
     after_round=looking(Path(os.environ.get(SEEN, os.devnull)), Path(os.environ.get(PAUSE, "/nonexistent"))),
     patience=12.0,
     look=1.0,

@@ -1,8 +1,8 @@
 """Killing a site in the middle of a round, and starting it again for the next.
 
 The middle of a round lasts a few milliseconds. To hit it, the victim is let go on for an instant at a time; between
-two of them its ledger is read, and only if that shows a round that is charged and not settled, for the second time,
-is the process killed.
+two of them its ledger is read, and only if that shows a round that is charged and not settled, for the second time
+where there are rounds enough, is the process killed.
 """
 
 from __future__ import annotations
@@ -59,14 +59,16 @@ class _Stage(Enum):
 class Strike:
     """One death, from ``round`` on; :meth:`step` is called often and does what is due.
 
+    With ``sure`` the charge was seen open before, so that most likely rows were read and it will be burnt.
+
     Attributes:
         death: once it has happened.
     """
 
-    def __init__(self, scene: Scene, name: str, victim: Victim, round: int) -> None:
+    def __init__(self, scene: Scene, name: str, victim: Victim, round: int, *, sure: bool = True) -> None:
         self._folder, self._coordinator = scene.trial.sites[name], scene.trial.coordinator
         self._name, self._victim, self._round, self._pause = name, victim, round, scene.pause
-        self._stage, self._since = _Stage.WAITING, 0.0
+        self._stage, self._since, self._sure = _Stage.WAITING, 0.0, sure
         self._seen: int | None = None  # the open round at the last look
         self._killed: Process | None = None
         self.death: Death | None = None
@@ -125,7 +127,7 @@ class Strike:
                 return
             hit, before = open_round(ledger), self._seen
             self._seen = hit
-            if hit is None or hit < self._round or hit != before:  # not open, or only just
+            if hit is None or hit < self._round or (self._sure and hit != before):  # not open, or only just
                 return
             self._pause.touch()  # between this round and the next
             found = self._status()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["policy_of", "run_world"]
 
+MANY = 20  # rounds, so that one may be let go by
+
 
 def policy_of(asked: Asked, schema: Schema, clip: float, now: int) -> Policy:
     """What the demo's compliance officer signs: this task, these columns, this ε and no more.
@@ -129,7 +131,7 @@ def _train(trial: Trial, job: Job, asked: Asked, passphrase: str, wire: DemoWire
         scene = Scene(trial, children, passphrase)
         wire.start(scene)
         victim = asked.victim(tuple(trial.sites))
-        strike = Strike(scene, victim, wire.victim(scene, victim), asked.fatal)
+        strike = Strike(scene, victim, wire.victim(scene, victim), asked.fatal, sure=asked.rounds >= MANY)
         shown = stack.enter_context(FollowedProgress(trial.coordinator, job)) if bar else None
         looked = 0.0
         while not (state := job.state()).over:
