@@ -135,7 +135,8 @@ class CoordinatorNode:
         )
         self._state, self._clock, self._patience = state, clock, patience_ms
         self._post = Post(party, mailbox, entropy, peer_role="site", clock=clock)
-        self.desk = Desk(self._post, clock, patience_ms, grace_ms, quiet, self.save, changed, party.roster)
+        self.desk = Desk(self._post, clock, patience_ms, grace_ms, quiet, self._commit, changed, party.roster)
+        self._unopened: bytes | None = None  # the machine before it opened a sum that nobody has taken yet
         self.last_abort = ""
         self.convicted: dict[bytes, str] = {}  # dealers whose own shares contradict their header, and how
 
@@ -151,8 +152,14 @@ class CoordinatorNode:
 
     def save(self, more: Mapping[str, bytes | None] | None = None) -> None:
         """Make the machine's state durable, together with ``more``."""
+        self._unopened = None
         if self._state is not None:
             self._state.put({"machine": self.machine.dump(), **(more or {})})
+
+    def _commit(self) -> None:
+        """Make what came in durable; a sum that was just opened counts as unopened until whoever takes it saves."""
+        if self._state is not None:
+            self._state.put({"machine": self.machine.dump() if self._unopened is None else self._unopened})
 
     # -- epoch --------------------------------------------------------------------------------------
 
@@ -402,8 +409,10 @@ class CoordinatorNode:
         def release(received: Received) -> bool:
             nonlocal found
             if self.machine.receive_release(Release.decode(received.payload)) and found is None:
+                before = self.machine.dump() if self._state is not None else None
                 try:
                     found = self.machine.finish()
+                    self._unopened = before
                 except TooFewShares as error:
                     log.warning("waiting for more members: %s", error)
                     for blame in error.blames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -11,13 +12,16 @@ from privfl_keys import SigningKey, VerifyKey
 
 from privfl.budget import Mandate, Purpose
 from privfl.budget.ledger_check import verify_file
+from privfl.budget.ledger_entries import Kind
 from privfl.clock import SystemClock
 from privfl.entropy import SYSTEM
 from privfl.errors import Misuse, PrivflError
+from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.coordinator_process import run_coordinator
 from privfl.runtime.jobs import Job, submit
 from privfl.runtime.site_process import run_site
 from privfl.runtime.status import CoordinatorStatus, SiteStatus, life, read_status
+from privfl.runtime.training import TrainingRun
 from privfl.secagg import read_transcript, verify_transcript
 from tests.runtime.realm import Realm, realm
 
@@ -105,6 +109,34 @@ def test_a_coordinator_killed_again_and_again_finishes(tmp_path: Path) -> None:
         world.start_coordinator()
         assert world.finished(job).state == "done"
         assert 1 <= verified(world, job) <= 8
+
+
+def test_a_sum_that_was_opened_and_not_taken_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the opening of a sum and the record of its run, the coordinator opens it once more.
+
+    No round is asked for twice: each site's ledger has one charge per round.
+    """
+    take, here = TrainingRun.take, tmp_path / "died in round"
+
+    def dying(run: TrainingRun, result: RoundResult) -> None:
+        if run.number == 2 and not here.exists():
+            here.write_text("2")
+            os.kill(os.getpid(), signal.SIGKILL)
+        take(run, result)
+
+    monkeypatch.setattr(TrainingRun, "take", dying)
+    with realm(tmp_path) as world:
+        job = world.submit(rounds=3)
+        world.start_sites()
+        world.start_coordinator()
+        assert os.WTERMSIG(world.wait("coordinator")) == signal.SIGKILL
+        world.start_coordinator()
+        assert world.finished(job).state == "done"
+        assert verified(world, job) == 3
+        for home in world.trial.sites.values():
+            (ledger,) = (home / "ledger").glob("*.db")
+            entries = verify_file(ledger, None).book.entries
+            assert [entry.kind for entry in entries].count(Kind.RESERVE) == 3
 
 
 def test_a_site_killed_and_restarted_is_back(tmp_path: Path) -> None:
