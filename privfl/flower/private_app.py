@@ -100,7 +100,7 @@ class PrivateApp(ClientApp):
         from privfl.flower.resident import own_id, site_wire  # noqa: PLC0415 - after the cheap checks
         from privfl.wires.flower import spool_of  # noqa: PLC0415
 
-        home = site_home(context.node_config)
+        home = site_home(context.node_config).absolute()  # the app's functions may change the working directory
         site_wire(home)  # a site of another wire is no use here
         schema = context.node_config.get(SCHEMA)
         pinned = Path(schema).expanduser() if isinstance(schema, str) else home / "schema.yaml"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -70,11 +72,13 @@ class Fault(Exception):
 def answered(call: Function, ask: Ask, arrays: Mapping[str, npt.NDArray[Any]], number: int) -> Answer | None:
     """Carry out one call on arrays of its own; None where the function did not come back with an answer.
 
-    Every way out of the function is caught but the operator's own Ctrl-C; only the kind of fault is logged.
+    Every way out of the function is caught but the operator's own Ctrl-C; only the kind of fault is logged. How it
+    would have NumPy and Python take warnings does not outlast it, or what follows could fail where it did not before.
     """
-    own = {name: np.array(array) for name, array in arrays.items()}
+    own, process = {name: np.array(array) for name, array in arrays.items()}, os.getpid()
     try:
-        return call(ask, own)
+        with np.errstate(), warnings.catch_warnings():
+            return call(ask, own)
     except KeyboardInterrupt:
         raise
     except Fault as fault:
@@ -83,6 +87,9 @@ def answered(call: Function, ask: Ask, arrays: Mapping[str, npt.NDArray[Any]], n
     except BaseException as error:  # an early exit must not decide whether this site sends, either
         log.error("round %d: the app's %s failed (%s); it counts for nothing", number, ask.kind, type(error).__name__)
         return None
+    finally:
+        if os.getpid() != process:  # a child that the function forked would send a second vector in this slot
+            os._exit(70)
 
 
 def vector_of(answer: Answer, start: Mapping[str, npt.NDArray[Any]], shapes: Sequence[ArrayShape]) -> Any:

@@ -157,7 +157,10 @@ def read_inputs(data: bytes, shapes: Sequence[ArrayShape]) -> Inputs:
     for shape, part in zip(shapes, raw, strict=True):
         if not isinstance(part, bytes) or len(part) != shape.bytes:
             raise Malformed(f"array {shape.name!a:.80} does not have {shape.bytes} bytes")
-        array = np.frombuffer(part, dtype=shape.dtype).reshape(shape.shape)
+        try:
+            array = np.frombuffer(part, dtype=shape.dtype).reshape(shape.shape)
+        except ValueError:  # empty, and of a shape that NumPy does not count
+            raise Malformed(f"array {shape.name!a:.80} has a shape that cannot be") from None
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise Malformed("a model must have finite parameters")
         arrays[shape.name] = array

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from privfl.dp import Cost, Release, epsilon_of_cost
+from privfl.dp import Cost, Release, Unit, epsilon_of_cost
 from privfl.learn.update_spec import shorter
 from privfl.learn.updates import UpdateQuestion
-from privfl.runtime.fit import PrivacyReport, _lifetime
+from privfl.runtime.fit import PrivacyReport
 from privfl.runtime.run import Stage
 
 __all__ = ["releases_of", "report_of"]
@@ -45,11 +45,26 @@ def report_of(question: UpdateQuestion, releases: Sequence[tuple[Release | None,
         f"If all other sites collude, epsilon is {fallback:.3f}.\n"
         "No noise covers what an app's code does with rows beside this, such as writing them to a log."
     )
-    lifetime, unit = epsilon, plan.unit
+    lifetime = epsilon
     if stage.past:
-        lifetime, unit = _lifetime([*stage.past, *releases], plan.delta)
+        lifetime, unit = _together([*stage.past, *releases], plan.unit, plan.delta)
         words += f"\nAll {runs} runs together: epsilon {lifetime:.3f} at delta {plan.delta:g} per {unit}."
     trust, mu = str(plan.release.trust), math.sqrt(float(total.mu2))
     return PrivacyReport(
         epsilon, plan.delta, uploads, plan.rounds, str(plan.unit), trust, mu, fallback, spent, words, runs, lifetime
     )
+
+
+def _together(runs: Sequence[tuple[Release | None, int]], unit: Unit, delta: float) -> tuple[float, Unit]:
+    """ε of all runs, in the smallest of their units and this run's own; infinite after a run without noise.
+
+    An app's release is bounded for its site whatever its epsilon counts, so that the releases alone would not tell.
+    """
+    units = [release.unit for release, _ in runs if release is not None]
+    unit = next(one for one in Unit if one is unit or one in units)
+    total = Cost(0)
+    for release, times in runs:
+        if release is None:
+            return math.inf, unit
+        total += times * release.cost_in(unit)
+    return (epsilon_of_cost(total, delta) if total.delta < Fraction(delta) else math.inf), unit
