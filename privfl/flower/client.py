@@ -18,14 +18,16 @@ from flwr.clientapp import ClientApp
 
 from privfl.errors import Malformed, Misuse, PrivflError, WireError
 from privfl.flower.records import BODIES, array_of, packed, unpacked
-from privfl.wires.flower import spool_of
+from privfl.wires.flower import Spool, spool_of
 from privfl.wires.flower_carry import MAX_PROBLEM, Carrier, Load
+from privfl.wires.flower_peers import Peers
 
-__all__ = ["HOLD_S", "Work", "Worked", "exchange", "handler", "site_app"]
+__all__ = ["HOLD_S", "Work", "Worked", "carrier_of", "exchange", "handler", "site_app"]
 
 log = logging.getLogger("privfl.flower")
 
 HOLD_S = 30.0  # a reply waits so long for the site; then the courier asks again
+MOST_BODIES = 4 * 2**30  # bytes in a site's spool; the largest model is an eighth of this
 SITE, SITE_VARIABLE = "privfl-site", "PRIVFL_SITE"
 ACTION = "privfl"
 AT_FAULT = "this node's site cannot be reached; its operator was told why"
@@ -43,7 +45,22 @@ class Worked:
 Work = Callable[[Carrier, float, bool], Worked]
 
 
-def exchange(message: Message, carrier: Carrier, work: Work, *, hold: float = HOLD_S) -> Message:
+class SiteCarrier(Carrier):
+    """The carrier of a site: it takes the letters of its federation's coordinators, and nothing of anybody else."""
+
+    def __init__(self, spool: Spool, own: bytes, peers: Peers) -> None:
+        super().__init__(spool, own, peers.check, most=MOST_BODIES)
+        self.peers = peers
+
+
+def carrier_of(home: Path) -> SiteCarrier:
+    """The carrier of the site in ``home``; raises Misuse if the folder is not complete, WireError for its spool."""
+    from privfl.flower.resident import own_id  # noqa: PLC0415 - after the cheap checks
+
+    return SiteCarrier(spool_of(home), own_id(home), Peers.read(home))
+
+
+def exchange(message: Message, carrier: SiteCarrier, work: Work, *, hold: float = HOLD_S) -> Message:
     """Answer one message of the courier: take its mail in, let the site work, reply with what it has to say.
 
     Args:
@@ -58,6 +75,8 @@ def exchange(message: Message, carrier: Carrier, work: Work, *, hold: float = HO
         raise Malformed("a load that no courier has sent")
     if load.to not in (b"", carrier.own):
         return _reply(message, Load(carrier.own))  # a message for a site that was at this node before
+    if not carrier.peers.knows(load.own):
+        return _reply(message, Load(carrier.own))  # another federation's courier learns whose node this is not
     carrier.confirmed(load.own, load.taken)
     taken = carrier.take(load.own, load, bodies)
     bodies.clear()
@@ -99,7 +118,7 @@ def handler(message: Message, context: Context) -> Message:
     """
     try:
         home = site_home(context.node_config)
-        from privfl.flower.resident import Resident, own_id, site_wire  # noqa: PLC0415 - after the cheap checks
+        from privfl.flower.resident import Resident, site_wire  # noqa: PLC0415 - after the cheap checks
 
         wire = site_wire(home)
         work: Work
@@ -109,7 +128,7 @@ def handler(message: Message, context: Context) -> Message:
             from privfl.flower.visitor import Visitor  # noqa: PLC0415 - all that a site needs
 
             work = Visitor(home)
-        return exchange(message, Carrier(spool_of(home), own_id(home)), work)
+        return exchange(message, carrier_of(home), work)
     except WireError as error:
         log.error("%s", error)
         return _reply(message, Load(problem="the spool of this node's site cannot be used; its operator was told why"))

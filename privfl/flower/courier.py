@@ -20,8 +20,8 @@ from privfl_keys import Roster
 from privfl.errors import PrivflError, WireError
 from privfl.flower.records import array_of, packed, unpacked
 from privfl.runtime.plain import visible
+from privfl.wires.flower import Spool
 from privfl.wires.flower_carry import MAX_LETTERS, MAX_NAMES, Carrier, Load
-from privfl.wires.folder import FolderWire
 
 __all__ = ["MESSAGE_TYPE", "Courier"]
 
@@ -93,7 +93,7 @@ class Courier:
     def __init__(
         self,
         grid: Grid,
-        spool: FolderWire,
+        spool: Spool,
         own: bytes,
         roster: Roster,
         *,

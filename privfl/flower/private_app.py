@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from privfl.errors import Misuse, PrivflError, WireError
-from privfl.flower.client import ACTION, AT_FAULT, HOLD_S, Worked, exchange, site_home
+from privfl.flower.client import ACTION, AT_FAULT, HOLD_S, Worked, carrier_of, exchange, site_home
 from privfl.flower.records import packed
 from privfl.wires.flower_carry import Carrier, Load
 
@@ -97,8 +97,7 @@ class PrivateApp(ClientApp):
         return Message(packed(Load(problem=problem), ()), reply_to=message)
 
     def _exchanged(self, message: Message, context: Context) -> Message:
-        from privfl.flower.resident import own_id, site_wire  # noqa: PLC0415 - after the cheap checks
-        from privfl.wires.flower import spool_of  # noqa: PLC0415
+        from privfl.flower.resident import site_wire  # noqa: PLC0415 - after the cheap checks
 
         home = site_home(context.node_config).absolute()  # the app's functions may change the working directory
         site_wire(home)  # a site of another wire is no use here
@@ -108,7 +107,7 @@ class PrivateApp(ClientApp):
         if isinstance(after, bool) or not isinstance(after, int) or after < 0:
             raise Misuse(f"{ANSWER_AFTER} of this node is {after!a:.40}; write milliseconds, 0 or more")
         work = _Site(home, self._word, self._inner, message, context, pinned, after)
-        return exchange(message, Carrier(spool_of(home), own_id(home)), work, hold=self._hold)
+        return exchange(message, carrier_of(home), work, hold=self._hold)
 
 
 class _Site:
@@ -146,7 +145,7 @@ class _Site:
 
         run_site(
             self._home,
-            passphrase() if self._word is None else self._word,
+            passphrase(self._home) if self._word is None else self._word,
             stop=done,
             answer_after_ms=self._after,
             data=lambda site: AppData(app_schema(site.policy, self._pinned), self._call),

@@ -18,14 +18,15 @@ from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse
 from privfl.homes import data
 from privfl.homes.config import Format, KmsConfig, SiteConfig
-from privfl.homes.files import check_writable
+from privfl.homes.files import check_writable, write_file
 from privfl.homes.folder import check_founder, found, found_state, open_state, open_store, write_request
 from privfl.homes.ledgers import LEDGER, KnownLedger, check_population, ledger_path, open_ledger
 from privfl.homes.membership import Membership, recall, verify_join
 from privfl.homes.state import State
 from privfl.secagg.party import Party
+from privfl.wires.flower_peers import PEERS, Peers
 from privfl.wires.mailbox import Mailbox
-from privfl.wires.settings import read_wire
+from privfl.wires.settings import FlowerSettings, read_wire
 
 if TYPE_CHECKING:
     from privfl.tasks import BoundData, DatabaseSource, SiteData
@@ -217,6 +218,8 @@ class SiteHome:
             try:
                 # from here on something changes; each step may be the last, and join goes on from there
                 state.put({**joined.items(), LEDGER: KnownLedger(joined.policy.population, ledger.anchor).encode()})
+                if isinstance(config.wire, FlowerSettings):
+                    write_file(folder / PEERS, Peers.of(joined.roster).encode())
                 config.write(folder)
                 if binding is not None:
                     config = data.keep(folder, config, binding)

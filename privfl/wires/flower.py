@@ -13,7 +13,7 @@ from pathlib import Path
 from privfl.errors import Misuse
 from privfl.wires.folder import FolderMailbox, FolderWire
 
-__all__ = ["SPOOL", "SpoolMailbox", "spool_of"]
+__all__ = ["SPOOL", "Spool", "SpoolMailbox", "spool_of"]
 
 SPOOL = "flower"
 
@@ -25,21 +25,27 @@ class Spool(FolderWire):
         """The own end; raises WireError if the folder cannot be written."""
         return SpoolMailbox(self, own)
 
+    def keep(self, sha256: bytes, data: bytes | memoryview) -> None:
+        """Put a body; one that is there already counts as new, so that it stays until its letter is written."""
+        name = sha256.hex()
+        self.bodies.put(sha256, data)
+        try:
+            with self.tree.inside("bodies", name[:2]) as folder:
+                os.utime(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:  # tidied away between the two steps
+            self.bodies.put(sha256, data)
+        except OSError:
+            return
+
 
 class SpoolMailbox(FolderMailbox):
-    """The end of a spool: a body that is put again counts as new, so that it stays until its letter is written."""
+    """The end of a spool."""
+
+    _wire: Spool
 
     def put_body(self, sha256: bytes, data: bytes | memoryview, *, recipient: bytes | None = None) -> None:
         """See the contract; the body is durable when this returns."""
-        tree, name = self._wire.tree, sha256.hex()
-        super().put_body(sha256, data)
-        try:
-            with tree.inside("bodies", name[:2]) as folder:
-                os.utime(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:  # tidied away between the two steps
-            super().put_body(sha256, data)
-        except OSError:
-            return
+        self._wire.keep(sha256, data)
 
 
 def spool_of(home: Path) -> Spool:

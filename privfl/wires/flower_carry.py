@@ -1,8 +1,8 @@
 """What lies in a spool for whom, what comes in, and when it may be forgotten: the half of the carrier without Flower.
 
 Nothing is deleted before the other side has said by name that it has it, durably; so whatever is lost or repeated on
-the way, a letter arrives at least once. What comes in is bounded, parsed strictly and held against its hash before it
-is kept; whether it is genuine, its reader decides by the signature.
+the way, a letter arrives at least once. What comes in is bounded, parsed strictly, verified, and held
+against its hash before it is kept; its reader does all that again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Annotated, ClassVar
 from privfl.codec import Bounds, Record
 from privfl.errors import PrivflError, WireError
 from privfl.wires.envelope import MAX_ENVELOPE, BodyRef, Envelope, check_body
-from privfl.wires.folder import FolderWire, box_name
+from privfl.wires.flower import Spool
+from privfl.wires.folder import box_name
 from privfl.wires.folder_files import exists, listed, read_regular, wire_failure
 
 __all__ = ["MAX_BODIES", "MAX_LETTERS", "Carrier", "Letter", "Load", "Taken"]
@@ -30,7 +31,7 @@ MAX_BODIES = 8 * MAX_LETTERS  # an envelope names eight at most
 MAX_NAMES = 512
 MAX_PROBLEM = 500
 SEEN, SEEN_MOST = "seen", 1024  # names of what came in, so that a repetition is not shown to the reader again
-BOX_MOST = 4096  # letters that may wait in the own box
+BOX_MOST = 512  # letters of one sender that may wait in the own box: nobody fills it for the others
 STALE_S = 120.0  # a body that no letter names, and that nobody has put again for so long, goes
 _NAME = re.compile(r"[0-9]{20}-[0-9]{8}-[0-9a-f]{16}")
 LISTING = 10_000
@@ -81,15 +82,16 @@ class Carrier:
     """One member's spool as its carrier sees it. Its methods raise WireError if the folder cannot be used.
 
     Args:
-        spool: its wire folder. own: its id, 32 bytes. check: raises PrivflError for an envelope that is not genuine,
-            where whoever carries can tell.
+        spool: its wire folder. own: its id, 32 bytes. check: raises PrivflError for an envelope that is not genuine;
+            before that nothing of it is kept. most: bytes of bodies that may lie in the spool when a letter with
+            another one is taken in; None: as many as come.
     """
 
     def __init__(
-        self, spool: FolderWire, own: bytes, check: Callable[[Envelope], object] = lambda envelope: None
+        self, spool: Spool, own: bytes, check: Callable[[Envelope], object], *, most: int | None = None
     ) -> None:
-        self.spool, self.own, self._check = spool, own, check
-        self._box = box_name(own)
+        self.spool, self.own, self._check, self._most = spool, own, check, most
+        self._box, self._room = box_name(own), most
         spool.mailbox(own)  # its folders
 
     # -- outgoing -----------------------------------------------------------------------------------
@@ -151,7 +153,9 @@ class Carrier:
         Args:
             sender: the other member, who must have written every letter. bodies: by SHA-256, as they came.
         """
-        taken, waiting = Taken(), len(self.unread())
+        taken, mark = Taken(), _file(sender, "")
+        waiting = sum(name.endswith(mark) for name in self.unread())
+        self._room = None if self._most is None or not bodies else self._most - self._stored()
         for name, data in load.letters:
             if not _NAME.fullmatch(name):
                 taken.refused += 1
@@ -197,7 +201,14 @@ class Carrier:
 
     def _keep(self, ref: BodyRef, data: bytes | memoryview) -> None:
         check_body(ref, data)  # type: ignore[arg-type]  # a view has the same length and hash
-        self.spool.bodies.put(ref.sha256, data)
+        if self._room is not None and not self.spool.bodies.has(ref.sha256):
+            self._room -= ref.size
+            if self._room < 0:
+                raise WireError("there is no room for more bodies until those that wait here are done with")
+        self.spool.keep(ref.sha256, data)
+
+    def _stored(self) -> int:
+        return sum(found.st_size for _, found in self._bodies())
 
     def _seen(self, file: str) -> bool:
         try:
@@ -221,7 +232,7 @@ class Carrier:
     def sweep(self, stale_s: float = STALE_S) -> int:
         """Remove bodies that no waiting letter names and that nobody has put for ``stale_s``; returns how many."""
         before, gone = time.time() - stale_s, 0
-        old = [name for name, written in self._bodies() if written < before]
+        old = [name for name, found in self._bodies() if found.st_mtime < before]
         if not old:
             return 0
         named = {ref.sha256.hex() for box in self._boxes() for ref in self._refs(box)}
@@ -233,12 +244,12 @@ class Carrier:
                         gone += 1
         return gone
 
-    def _bodies(self) -> Iterator[tuple[str, float]]:
+    def _bodies(self) -> Iterator[tuple[str, os.stat_result]]:
         for at in range(256):
             with contextlib.suppress(OSError), self.spool.tree.inside("bodies", f"{at:02x}") as folder:
                 for name in listed(folder, LISTING):
                     with contextlib.suppress(OSError):
-                        yield name, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                        yield name, os.stat(name, dir_fd=folder, follow_symlinks=False)
 
     def _boxes(self) -> list[str]:
         with wire_failure(self.spool.path), self.spool.tree.inside("boxes") as folder:

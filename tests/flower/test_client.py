@@ -16,13 +16,13 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from privfl.flower.client import AT_FAULT, Work, Worked, add_to, exchange, handler, site_app
+from privfl.flower.client import AT_FAULT, Work, Worked, add_to, carrier_of, exchange, handler, site_app
 from privfl.flower.local_grid import LocalGrid
 from privfl.flower.records import array_of, packed, unpacked
 from privfl.flower.resident import Resident, own_id
 from privfl.homes.lock import Lock, holder
 from privfl.wires.flower import spool_of
-from privfl.wires.flower_carry import Carrier, Load
+from privfl.wires.flower_carry import Load
 from tests.flower.carried import Carried, carried
 from tests.flower.town import OWN, Site, Town, site_id
 from tests.forking import end_with_parent
@@ -128,7 +128,7 @@ def _put(home: Path) -> None:
 
 
 def _boxed(home: Path) -> list[str]:
-    return Carrier(spool_of(home), own_id(home)).unread()
+    return carrier_of(home).unread()
 
 
 def test_a_site_that_does_not_start_says_that_and_no_more(world: Carried, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_site_that_does_not_start_says_that_and_no_more(world: Carried, monkey
     monkeypatch.setenv("PRIVFL_PASSPHRASE", "a wrong passphrase altogether")
     home = world.site("north")
     _put(home)
-    worked = Resident(home, 5)(Carrier(spool_of(home), own_id(home)), 60.0, False)
+    worked = Resident(home, 5)(carrier_of(home), 60.0, False)
     assert not worked.working
     assert "does not start (exit " in worked.problem
     assert "passphrase altogether" not in worked.problem + (home / "site-start.log").read_text()
@@ -148,7 +148,7 @@ def test_a_site_that_takes_long_is_reported_at_work(world: Carried) -> None:
     home = world.site("north")
     _put(home)
     with Lock(home):
-        assert Resident(home, 5)(Carrier(spool_of(home), own_id(home)), 0.05, False) == Worked(working=True)
+        assert Resident(home, 5)(carrier_of(home), 0.05, False) == Worked(working=True)
 
 
 def test_mail_that_comes_while_a_site_is_opened_twice_is_worked_once(

@@ -11,13 +11,14 @@ from flwr.app import Context, Message
 from privfl_keys import Member, Roster, SigningKey
 
 from privfl.entropy import SYSTEM
-from privfl.flower.client import Worked, exchange
+from privfl.flower.client import SiteCarrier, Worked, exchange
 from privfl.flower.courier import Courier
 from privfl.flower.local_grid import LocalGrid
 from privfl.runtime.post import Post, Received
 from privfl.secagg.party import Party
 from privfl.wires.flower import spool_of
 from privfl.wires.flower_carry import Carrier
+from privfl.wires.flower_peers import Peers
 from tests.harness import SeededEntropy
 
 ENTROPY = SeededEntropy("couriers")
@@ -56,7 +57,7 @@ class Site:
         self.home.mkdir(exist_ok=True)
         self.id = self.key.verify_key.site_id
         self.spool = spool_of(self.home)
-        self.carrier = Carrier(self.spool, self.id)
+        self.carrier = SiteCarrier(self.spool, self.id, Peers.of(ROSTER))
         party = Party(self.key, ROSTER)
         self.post = Post(party, self.spool.mailbox(self.id), SYSTEM, peer_role="coordinator")
 
@@ -118,4 +119,4 @@ class Town:
 
     def waiting(self, name: str) -> int:
         """Letters for a site that are still in the coordinator's spool."""
-        return len(Carrier(self.spool, OWN).waiting(site_id(name)))
+        return len(Carrier(self.spool, OWN, lambda envelope: None).waiting(site_id(name)))

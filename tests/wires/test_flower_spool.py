@@ -24,6 +24,10 @@ KEY = SigningKey.generate(SYSTEM)
 NAME = "01700000000000000000-00000001-0123456789abcdef"
 
 
+def anyone(envelope: Envelope) -> None:
+    """Takes every envelope for genuine."""
+
+
 def name(at: int) -> str:
     """The name of a letter, as a writer makes it."""
     return f"01700000000000000000-{at:08d}-0123456789abcdef"
@@ -55,13 +59,13 @@ class TestSpool(MailboxContract):
 @pytest.fixture
 def north(tmp_path: Path) -> Carrier:
     (tmp_path / "north").mkdir()
-    return Carrier(spool_of(tmp_path / "north"), NORTH)
+    return Carrier(spool_of(tmp_path / "north"), NORTH, anyone)
 
 
 @pytest.fixture
 def south(tmp_path: Path) -> Carrier:
     (tmp_path / "south").mkdir()
-    return Carrier(spool_of(tmp_path / "south"), SOUTH)
+    return Carrier(spool_of(tmp_path / "south"), SOUTH, anyone)
 
 
 def read(carrier: Carrier, own: bytes) -> list[bytes]:
@@ -102,7 +106,7 @@ def test_a_repeated_load_is_confirmed_and_not_shown_again(north: Carrier, south:
     load, bodies = load_of(north, SOUTH)
     first = south.take(NORTH, load, bodies)
     assert read(south, SOUTH) == [load.letters[0][1]]
-    again = Carrier(spool_of(south.spool.path.parent), SOUTH).take(NORTH, load, bodies)
+    again = Carrier(spool_of(south.spool.path.parent), SOUTH, anyone).take(NORTH, load, bodies)
     assert again.names == first.names
     assert again.new == 0
     assert read(south, SOUTH) == []
@@ -287,7 +291,7 @@ def test_no_bytes_break_the_reader_of_loads(data: bytes) -> None:
 )
 def test_no_letters_break_the_taker(tmp_path_factory: pytest.TempPathFactory, letters: list, bodies: dict) -> None:  # type: ignore[type-arg]
     """Garbage for letters and bodies is counted, and nothing of it is kept."""
-    carrier = Carrier(spool_of(tmp_path_factory.mktemp("hostile")), SOUTH)
+    carrier = Carrier(spool_of(tmp_path_factory.mktemp("hostile")), SOUTH, anyone)
     taken = carrier.take(NORTH, Load(NORTH, SOUTH, tuple(letters)), bodies)
     assert taken.new == 0
     assert carrier.unread() == []
