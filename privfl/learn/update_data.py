@@ -51,6 +51,7 @@ class AppData(SiteData):
     """
 
     __slots__ = ("call",)
+    readable = False
 
     def __init__(self, schema: Schema, call: Function) -> None:
         super().__init__(schema, None)

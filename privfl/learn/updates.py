@@ -37,6 +37,9 @@ from privfl.tasks.schema import Schema
 __all__ = ["Opened", "UpdateDescriptor", "UpdateQuestion"]
 
 
+MAX_DESCRIPTOR = 1 << 20  # bytes; some ten thousand arrays
+
+
 @dataclass(frozen=True)
 class UpdateDescriptor(Record):
     """An app's training as it travels; numbers with fractions are the shortest text that reads back the same."""
@@ -185,6 +188,8 @@ class UpdateQuestion(Question):
             Malformed: no canonical description, or one that claims other figures than its settings give.
             Refused: a release that breaks a rule of noise.
         """
+        if len(data) > MAX_DESCRIPTOR:
+            raise Malformed(f"a description of {len(data)} bytes is longer than any app's needs to be")
         told = UpdateDescriptor.decode(data)
         try:
             for metric in (*told.train, *told.evaluate):
@@ -249,7 +254,7 @@ class UpdateQuestion(Question):
         """Raise DataError unless an app is at hand and its rows are those of this schema."""
         if not isinstance(data, AppData):
             raise DataError("the question is about the training of a Flower app, and this site answers with a table")
-        super().check(data)
+        self.check_schema(data)
 
     def contribution(self, inputs: bytes, data: Any, entropy: Entropy, *, report: LocalReport | None = None) -> Int64s:
         """See :class:`~privfl.tasks.Question`; whatever the app's functions do, a vector comes back."""

@@ -231,6 +231,7 @@ class CoordinatorProcess:
             tidy=self._shelf.clear,
             present=self._gather,
             min_cell_count=home.policy.min_cell_count,
+            sites_per_subject=home.policy.max_sites_per_subject,
         )
 
         def journal(record: RunRecord, transcript: Transcript | None) -> Mapping[str, bytes | None]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from privfl_keys import VerifyKey
 
-from privfl.dp import Release, Unit
+from privfl.dp import Release, Trust, Unit
 from privfl.errors import Misuse
 from privfl.learn import History, Task, save_model
 from privfl.runtime.run import STOPPED_EARLY
@@ -22,6 +22,8 @@ from privfl.secagg import Transcript, Verified, verify_transcript
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from privfl.dp import Cost
 
 __all__ = ["Fit", "PrivacyReport", "Transcripts", "replace_results", "transcript_name"]
 
@@ -141,6 +143,7 @@ class PrivacyReport:
         uploads: int,
         spent: Mapping[str, float],
         past: Sequence[tuple[Release | None, int]] = (),
+        sites_per_subject: int = 1,
     ) -> PrivacyReport:
         """The report of ``uploads`` charged uploads of ``task``, after earlier runs' releases and uploads."""
         release, delta = task.release, task.plan.delta
@@ -157,6 +160,7 @@ class PrivacyReport:
             lifetime, unit = _lifetime([*past, (release, charged)], delta)
             words += f"\nAll {1 + len(past)} runs on these tables together: "
             words += f"epsilon {lifetime:.3f} at delta {delta:g} per {unit}."
+        words += several_sites(charged * release.cost, release.trust, delta, sites_per_subject)
         return cls(
             task.epsilon_after(charged),
             delta,
@@ -181,6 +185,24 @@ class PrivacyReport:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.words)}</pre>"
+
+
+def several_sites(total: Cost, trust: Trust, delta: float, k: int) -> str:
+    """What a policy's assumption that a subject's rows may be at ``k`` sites makes of a run's cost; nothing for 1.
+
+    As the ledgers charge it (:meth:`privfl.budget.Limits.price`): k sites' own noises compose, and where noise is
+    shared a subject moves one sum k times as far.
+    """
+    if k == 1:
+        return ""
+    from privfl.dp import Cost, epsilon_of_cost  # noqa: PLC0415 - SciPy is loaded when a figure is asked for
+
+    whole = Cost(total.mu2 * (k if trust is Trust.LOCAL else k * k), total.delta * k)
+    epsilon = epsilon_of_cost(whole, delta) if whole.delta < Fraction(delta) else math.inf
+    return (
+        f"\nThe policy expects one subject's rows at up to {k} sites: for such a subject epsilon is {epsilon:.3f}, "
+        "which is what the ledgers are charged."
+    )
 
 
 def _lifetime(runs: Sequence[tuple[Release | None, int]], delta: float) -> tuple[float, Unit]:

@@ -74,6 +74,7 @@ class Stage:
         bodies: the packed vectors of a slot by site id in hex. tidy: forget what a finished round left.
         present: sites to open an epoch with; by default all.
         min_cell_count: counts below it are not shown in a result (the policy's rule).
+        sites_per_subject: at how many sites one subject's rows may be (the policy's assumption).
     """
 
     coordinator: CoordinatorNode
@@ -87,6 +88,7 @@ class Stage:
     tidy: Callable[[], None] = lambda: None
     present: Callable[[], Sequence[bytes]] | None = None
     min_cell_count: int = 1
+    sites_per_subject: int = 1
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class TrainingRun(Run[Fit]):
         return Fit(
             task.finish(self.state),
             self.state.history,
-            PrivacyReport.of(task, self.charged, stage.spent(), stage.past),
+            PrivacyReport.of(task, self.charged, stage.spent(), stage.past, stage.sites_per_subject),
             Transcripts(self.transcripts, stage.authority),
             task,
             pd.DataFrame(self.scores),

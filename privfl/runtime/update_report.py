@@ -9,7 +9,7 @@ from fractions import Fraction
 from privfl.dp import Cost, Release, Unit, epsilon_of_cost
 from privfl.learn.update_spec import shorter
 from privfl.learn.updates import UpdateQuestion
-from privfl.runtime.fit import PrivacyReport
+from privfl.runtime.fit import PrivacyReport, several_sites
 from privfl.runtime.run import Stage
 
 __all__ = ["releases_of", "report_of"]
@@ -45,6 +45,7 @@ def report_of(question: UpdateQuestion, releases: Sequence[tuple[Release | None,
         f"If all other sites collude, epsilon is {fallback:.3f}.\n"
         "No noise covers what an app's code does with rows beside this, such as writing them to a log."
     )
+    words += several_sites(total, plan.release.trust, plan.delta, stage.sites_per_subject)
     lifetime = epsilon
     if stage.past:
         lifetime, unit = _together([*stage.past, *releases], plan.unit, plan.delta)

@@ -119,6 +119,8 @@ class SiteData:
     """
 
     __slots__ = ("_bound", "_load", "_prepared", "schema", "source")
+    #: Whether there is a table that privfl reads itself.
+    readable = True
 
     def __init__(
         self,

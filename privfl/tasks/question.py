@@ -122,7 +122,13 @@ class Question(ABC):
     # -- the site ------------------------------------------------------------------------------------
 
     def check(self, data: SiteData) -> None:
-        """Raise DataError unless ``data`` was bound to this very schema; call it before anything is spent."""
+        """Raise DataError unless ``data`` is a table bound to this very schema; call it before anything is spent."""
+        if not data.readable:
+            raise DataError("this site's rows are in the hands of a Flower app; ask with that app, or bind a table")
+        self.check_schema(data)
+
+    def check_schema(self, data: SiteData) -> None:
+        """Raise DataError unless ``data`` was bound to this very schema."""
         if data.schema != self.schema or data.schema.digest != self.schema.digest:
             raise DataError(
                 f"the task is about {self.schema!r} and the data is bound to {data.schema!r}, or their columns "

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,15 +16,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from privfl_analytics import Study
 
-from privfl.dp import LocalReport
-from privfl.errors import Malformed
+from privfl.budget import Budget, Charge, Limits, Purpose
+from privfl.dp import LocalReport, epsilon_of_cost
+from privfl.errors import DataError, Malformed
 from privfl.learn.update_data import Answer
 from privfl.learn.update_inputs import Arrays, ArrayShape, Ask, Inputs
 from privfl.learn.updates import UpdateDescriptor, UpdateQuestion
 from privfl.runtime.update_report import releases_of, report_of
 from tests.learn.support import SeededEntropy
-from tests.learn.update_support import EVALUATE, TRAIN, arrays_of, data, question
+from tests.learn.update_support import EVALUATE, SCHEMA, TRAIN, arrays_of, data, question
 
 FINE = {"num-examples": 3, "loss": 1.0, "acc": 0.5}
 
@@ -81,7 +84,7 @@ def test_all_runs_together_cost_no_less_than_one_of_them(unit: str) -> None:
     releases = releases_of(asked, {1: 1, 2: 1})
 
     def report(*past: Any) -> Any:
-        return report_of(asked, releases, SimpleNamespace(past=past, spent=dict))  # type: ignore[arg-type]
+        return report_of(asked, releases, SimpleNamespace(past=past, spent=dict, sites_per_subject=1))  # type: ignore[arg-type]
 
     alone, third = report(), report((asked.release, 2), (asked.release, 2))
     assert alone.lifetime_epsilon == alone.epsilon
@@ -146,3 +149,32 @@ def test_no_answer_passes_the_charged_norm(
         assert max(map(abs, block)) <= part.x_max
         at += part.length
     assert at == len(vector) == asked.sum_of(inputs).length
+
+
+def test_a_study_is_refused_at_an_apps_site_before_it_is_charged() -> None:
+    """A question about a table is nothing that an app's functions can answer, and the check says so in time."""
+    study = Study("s", ("mean x",)).compile(SCHEMA, epsilon=4.0, delta=1e-6, sites=4, min_survivors=4)
+    with pytest.raises(DataError, match="Flower app"):
+        study.check(data())
+
+
+def test_a_description_without_end_is_refused_before_it_is_read() -> None:
+    """Reading costs time and memory that nothing pays for: more than a mebibyte is no app's description."""
+    with pytest.raises(Malformed, match="longer"):
+        UpdateQuestion.from_descriptor(bytes(1 << 21))
+
+
+@pytest.mark.parametrize("sites", [2, 3])
+def test_a_report_tells_what_a_subject_at_several_sites_is_charged(sites: int) -> None:
+    """As the ledgers price it under a policy that expects one subject's rows at k sites."""
+    asked = question(epsilon=4.0)
+    stage: Any = SimpleNamespace(past=[], spent=dict, sites_per_subject=sites)
+    release = asked.release
+    assert release is not None
+    shares = dict.fromkeys(Purpose, Fraction(1))
+    unit = asked.plan.unit
+    limits = Limits(unit, Budget.from_epsilon_delta(1e3, 1e-6), shares, {}, sites_per_subject=sites)
+    price = limits.price(Charge(bytes(32), Purpose.TRAINING, "", {unit: release.cost_in(unit)}, release.trust))
+    words = report_of(asked, [(release, 3)], stage).words
+    assert f"at up to {sites} sites" in words
+    assert f"epsilon is {epsilon_of_cost(3 * price, 1e-6):.3f}" in words
