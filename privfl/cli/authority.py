@@ -16,8 +16,13 @@ from privfl.cli.roles import (
     AsJson,
     Federation,
     Folder,
+    Kms,
+    KmsEndpoint,
+    KmsProfile,
+    KmsRegion,
     PassphraseFile,
     federation_named,
+    kept_by,
     now,
     passphrase,
     quoted,
@@ -43,16 +48,26 @@ def _opened(folder: Path, file: Path | None) -> AuthorityHome:
 
 @app.command(epilog="Example: privfl authority init authority --federation trial")
 def init(
-    folder: Folder, federation: Federation, passphrase_file: PassphraseFile = None, as_json: AsJson = False
+    folder: Folder,
+    federation: Federation,
+    kms: Kms = None,
+    kms_region: KmsRegion = None,
+    kms_endpoint: KmsEndpoint = None,
+    kms_profile: KmsProfile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the authority's FOLDER with the key that signs every roster; best on a machine that stays offline.
 
-    Running it again finishes what was interrupted.
+    Running it again finishes what was interrupted. With --kms a key of AWS KMS keeps the keys, and no passphrase is
+    asked for, now or later.
     """
     from privfl.homes.authority import AuthorityHome  # noqa: PLC0415
 
     federation, _ = federation_named(federation)
-    config = AuthorityHome.init(folder, federation, passphrase(folder, passphrase_file, found=True))
+    keeper = kept_by(kms, kms_region, kms_endpoint, kms_profile)
+    word = "" if keeper else passphrase(folder, passphrase_file, found=True)
+    config = AuthorityHome.init(folder, federation, word, kms=keeper)
     public = folder / "authority.pub"
     tell(
         as_json,

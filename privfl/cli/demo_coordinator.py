@@ -57,7 +57,7 @@ def _run(folder: Path, seen_file: Path, pause: Path) -> None:
     logging_to(folder, "coordinator", LogFormat.TEXT, LogLevel.INFO)
     run_coordinator(
         folder,
-        ask_passphrase(None),
+        ask_passphrase(None, folder=folder),
         stop=lambda: False,  # SIGTERM ends it at once
         pace=Pace(gather=60_000, patience=20_000, grace=500),
         once=True,

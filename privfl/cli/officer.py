@@ -11,9 +11,14 @@ from privfl.cli.roles import (
     AsJson,
     Federation,
     Folder,
+    Kms,
+    KmsEndpoint,
+    KmsProfile,
+    KmsRegion,
     Name,
     PassphraseFile,
     federation_named,
+    kept_by,
     named,
     now,
     passphrase,
@@ -45,18 +50,24 @@ def init(
     federation: Federation,
     name: Name = None,
     role: Annotated[Role, typer.Option(help="What to be listed as.")] = Role.COMPLIANCE,
+    kms: Kms = None,
+    kms_region: KmsRegion = None,
+    kms_endpoint: KmsEndpoint = None,
+    kms_profile: KmsProfile = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the compliance officer's (or an analyst's, or an auditor's) FOLDER with its key and its request.
 
-    Running it again finishes what was interrupted.
+    Running it again finishes what was interrupted. With --kms a key of AWS KMS keeps the keys, and no passphrase is
+    asked for, now or later.
     """
     from privfl.homes.officer import OfficerHome  # noqa: PLC0415
 
     federation, _ = federation_named(federation)
-    word = passphrase(folder, passphrase_file, found=True)
-    home = OfficerHome.init(folder, named(name, folder), federation, word, now(), role=role.value)
+    keeper = kept_by(kms, kms_region, kms_endpoint, kms_profile)
+    word = "" if keeper else passphrase(folder, passphrase_file, found=True)
+    home = OfficerHome.init(folder, named(name, folder), federation, word, now(), role=role.value, kms=keeper)
     _told(home, as_json)
 
 

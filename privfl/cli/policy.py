@@ -154,7 +154,7 @@ def sign(
     book = _roster(roster, now)
     policy.agrees_with(book)
     check_expiry(policy, now)
-    home = OfficerHome.open(officer, ask_passphrase(passphrase_file))
+    home = OfficerHome.open(officer, ask_passphrase(passphrase_file, folder=officer))
     signed = SignedPolicy.sign(policy, home.identity.key)
     signed.verify(book, now)  # what every site will ask
     write_file(target, signed.encode(), mode=0o644)

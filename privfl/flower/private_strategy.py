@@ -184,8 +184,9 @@ class PrivateStrategy(Strategy):
             WireError: the Flower run ended before the training did.
         """
         self.summary()
-        word, clock = passphrase_of_environment() if self._word is None else self._word, SystemClock()
-        with CoordinatorHome.open(self._folder(), word, clock.now()) as home:
+        folder, clock = self._folder(), SystemClock()
+        word = passphrase_of_environment(folder) if self._word is None else self._word
+        with CoordinatorHome.open(folder, word, clock.now()) as home:
             settings = home.wire
             if not isinstance(settings, FlowerSettings):
                 raise Misuse(

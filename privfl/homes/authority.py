@@ -28,7 +28,7 @@ from privfl_keys import (
 from privfl.codec import Bounds, Record, Uint64
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Malformed, Misuse, Theirs, Unverified
-from privfl.homes.config import AuthorityConfig
+from privfl.homes.config import AuthorityConfig, KmsConfig
 from privfl.homes.drafting import RosterTerms, draft, same_substance
 from privfl.homes.files import check_writable, read_bytes, write_file
 from privfl.homes.folder import check_founder, found, found_state, open_state, open_store
@@ -86,17 +86,24 @@ class AuthorityHome:
         *,
         cost: ScryptCost | None = None,
         entropy: Entropy = SYSTEM,
+        kms: KmsConfig | None = None,
     ) -> AuthorityConfig:
         """Make the folder with the federation's signing key, or finish one that was begun; returns its configuration.
+
+        With ``kms`` that keeps the keys, and the passphrase is not looked at.
 
         Raises:
             Misuse: the folder belongs to someone else. KeyStoreError: a wrong or too short passphrase.
             StorageError: the disk does not take it.
         """
-        finished = check_founder(folder, AuthorityConfig, federation, "authority") is not None
-        with found(folder, "authority", passphrase, finished=finished, entropy=entropy, cost=cost) as (store, identity):
+        known = check_founder(folder, AuthorityConfig, federation, "authority")
+        finished, kms = known is not None, known.kms if known is not None and kms is None else kms
+        with found(
+            folder, "authority", passphrase, finished=finished, entropy=entropy, cost=cost, kms=kms,
+            federation=federation,
+        ) as (store, identity):  # fmt: skip
             found_state(folder, store, identity, finished=finished, entropy=entropy)
-            config = AuthorityConfig(federation=federation, fingerprint=identity.fingerprint)
+            config = AuthorityConfig(federation=federation, fingerprint=identity.fingerprint, kms=kms)
             write_file(folder / AUTHORITY, identity.verify_key.raw.hex().encode() + b"\n", mode=0o644)
             config.write(folder)
             return config

@@ -10,7 +10,7 @@ from privfl_keys import EnrolmentRequest, Identity, KeyStore, ScryptCost, Sealin
 
 from privfl.entropy import SYSTEM, Entropy
 from privfl.errors import Misuse
-from privfl.homes.config import OfficerConfig
+from privfl.homes.config import KmsConfig, OfficerConfig
 from privfl.homes.folder import check_founder, found, open_store, write_request
 
 __all__ = ["SEALING", "OfficerHome", "OfficerRole"]
@@ -40,12 +40,14 @@ class OfficerHome:
         role: OfficerRole = "compliance",
         cost: ScryptCost | None = None,
         entropy: Entropy = SYSTEM,
+        kms: KmsConfig | None = None,
     ) -> Self:
         """Make the folder with its key and its enrolment request, or finish one that was begun.
 
         Args:
             folder: new, or for this user alone. name: of the member. federation: to be enrolled in.
             passphrase: 12 characters or more. now: milliseconds since 1970. role: asked for in the request.
+            kms: what keeps the keys; the passphrase is not looked at then.
 
         Raises:
             Misuse: the folder belongs to someone else, or to another role.
@@ -54,11 +56,14 @@ class OfficerHome:
         known = check_founder(folder, OfficerConfig, federation, name)
         if known is not None and known.role != role:
             raise Misuse(f"{folder} is the folder of a member for {known.role}, not for {role}; choose a new folder")
-        with found(folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost) as (
-            store,
-            identity,
-        ):
-            config = OfficerConfig(role=role, federation=federation, name=name, fingerprint=identity.fingerprint)
+        kms = known.kms if known is not None and kms is None else kms
+        with found(
+            folder, name, passphrase, finished=known is not None, entropy=entropy, cost=cost, kms=kms,
+            federation=federation,
+        ) as (store, identity):  # fmt: skip
+            config = OfficerConfig(
+                role=role, federation=federation, name=name, fingerprint=identity.fingerprint, kms=kms
+            )
             if role == "auditor" and SEALING not in store.names():
                 store.put(SEALING, SealingKey.generate(entropy).secret_bytes())
             home = cls(folder, config, identity, _sealing(store, role))

@@ -206,5 +206,9 @@ def test_a_folder_under_kms_by_command(
     assert told["key"].startswith("arn:aws:kms:")
     assert (folder / "keys").read_bytes() != before
     assert called(capfd, monkeypatch, "site", "request", folder).code == 0
+    for group, request in (("authority", ()), ("policy", ("request",))):
+        given = ("--federation", "trial", "--kms", "alias/west", *place)
+        assert called(capfd, monkeypatch, group, "init", tmp_path / group, *given).code == 0
+        assert not request or called(capfd, monkeypatch, group, *request, tmp_path / group).code == 0
     lone = called(capfd, monkeypatch, "site", "init", tmp_path / "x", "--federation", "trial", *place)
     lone.failed(2, "go with --kms")

@@ -13,9 +13,11 @@ from privfl_keys import KeyStoreError
 
 from privfl.errors import Misuse
 from privfl.homes import passphrase as asking
+from privfl.homes.authority import AuthorityHome
 from privfl.homes.config import KmsConfig, SiteConfig
 from privfl.homes.coordinator import CoordinatorHome
 from privfl.homes.folder import open_kms_store, open_store, under_kms
+from privfl.homes.officer import OfficerHome, OfficerRole
 from privfl.homes.passphrase import ask_passphrase
 from privfl.homes.site import SiteHome
 from privfl.runtime.doctor import Verdict, examine
@@ -138,3 +140,18 @@ def test_a_wrong_configuration_is_told(scene: Scene, kms: Any, says: str) -> Non
     path.write_text(yaml.safe_dump(fields))
     with pytest.raises(Misuse, match=says):
         SiteConfig.read(scene.folder("north"))
+
+
+def test_an_authority_and_an_officer_too(scene: Scene, kms: KmsConfig) -> None:
+    """Their folders are made, opened and finished without a passphrase; the keys are bound to each."""
+    chief, officer = scene.folder("chief"), scene.folder("dr-law")
+    AuthorityHome.init(chief, "trial", "", kms=kms)
+    made = AuthorityHome.open(chief, "")
+    made.close()
+    assert AuthorityHome.init(chief, "trial", "").kms == kms
+    roles: tuple[OfficerRole, ...] = ("auditor", "compliance")
+    for role in roles:
+        folder = officer.with_name(role)
+        first = OfficerHome.init(folder, role, "trial", "", NOW, role=role, kms=kms)
+        assert OfficerHome.open(folder, "").identity.fingerprint == first.identity.fingerprint
+        assert OfficerHome.init(folder, role, "trial", "", NOW, role=role).config.kms == kms
