@@ -13,7 +13,9 @@ from privfl.wires.aws.policies_plan import Participant
 
 __all__ = ["ensure_queues", "our_queues", "queue_tags", "queue_url"]
 
-MAX_RECEIVE = 10  # deliveries without an acknowledgement until a message goes to the dead-letter queue
+# Deliveries without an acknowledgement until a message goes to the dead-letter queue. Every restart of a member, and
+# every return to the queue for want of room, counts as one.
+MAX_RECEIVE = 20
 DAY_S, LONGEST_S = 86_400, 1_209_600
 MESSAGE = 262_144  # bytes: envelopes are smaller, and SQS charges by 64 KiB
 

@@ -25,7 +25,7 @@ from privfl.errors import Misuse, WireError
 from privfl.wires.aws.errors import Absent, Denied, Passing, Present, speaking
 from privfl.wires.aws.names import body_key
 from privfl.wires.aws.retry import persist
-from privfl.wires.aws.session import Clients
+from privfl.wires.aws.session import Clients, account_of
 
 __all__ = ["Bodies"]
 
@@ -51,8 +51,8 @@ class Bodies:
         self._keys: OrderedDict[bytes, list[str]] = OrderedDict()  # hash → keys, the first written by this member
         self._copies = True
         self._bucket: dict[str, Any] = {"Bucket": settings.bucket}
-        if settings.account:
-            self._bucket["ExpectedBucketOwner"] = settings.account
+        if account := account_of(settings):
+            self._bucket["ExpectedBucketOwner"] = account
         self._sealed: dict[str, Any] = {}
         if settings.kms_key:
             self._sealed = {
@@ -125,19 +125,19 @@ class Bodies:
             key,
             lambda: self._clients.s3.create_multipart_upload(
                 **self._bucket, **self._sealed, Key=key, ChecksumAlgorithm="SHA256"
-            ),
-        )["UploadId"]
+            )["UploadId"],
+        )
 
         def put(number: int) -> dict[str, Any]:
             data = bytes(view[(number - 1) * part : number * part])
             checksum = _text(hashlib.sha256(data).digest())
-            done = self._try(
+            etag = self._try(
                 key,
                 lambda: self._clients.s3.upload_part(
                     **self._bucket, Key=key, UploadId=begun, PartNumber=number, Body=data, ChecksumSHA256=checksum
-                ),
+                )["ETag"],
             )
-            return {"PartNumber": number, "ETag": done["ETag"], "ChecksumSHA256": checksum}
+            return {"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum}
 
         try:
             parts = _at_once(put, range(1, -(-len(view) // part) + 1))
@@ -182,8 +182,8 @@ class Bodies:
     # -- reading ------------------------------------------------------------------------------------
 
     def _size(self, key: str) -> int:
-        size = int(self._try(key, lambda: self._clients.s3.head_object(**self._bucket, Key=key))["ContentLength"])
-        if size > LONGEST_UNSIZED:
+        size: int = self._try(key, lambda: int(self._clients.s3.head_object(**self._bucket, Key=key)["ContentLength"]))
+        if not 0 <= size <= LONGEST_UNSIZED:
             raise WireError(f"a body on the wire has {size} bytes; nobody said that it is so long")
         return size
 
@@ -225,7 +225,7 @@ class Bodies:
         if etag is not None:
             asked["IfMatch"] = etag
         answer = self._clients.s3.get_object(**self._bucket, Key=key, **asked)
-        length, ranged = answer["ContentLength"], _RANGE.fullmatch(answer.get("ContentRange", ""))
+        length, ranged = int(answer["ContentLength"]), _RANGE.fullmatch(answer.get("ContentRange", ""))
         whole = int(ranged[1]) if ranged else length
         if whole != size or length != stop - start:
             answer["Body"].close()  # unread

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import botocore.exceptions as aws
+import urllib3.exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
-from privfl.errors import Misuse, WireError
+from privfl.errors import Misuse, PrivflError, WireError
 
-__all__ = ["Absent", "Denied", "Expired", "Missing", "Passing", "Present", "speaking", "translated"]
+__all__ = ["Absent", "Denied", "Expired", "Missing", "Passing", "Present", "permission", "speaking", "translated"]
 
 
 class Passing(WireError):
@@ -79,6 +80,11 @@ _PERMISSIONS = {
     "UploadPart": "PutObject", "CompleteMultipartUpload": "PutObject", "ListObjectsV2": "ListBucket",
     "HeadBucket": "ListBucket", "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
     "DeleteMessageBatch": "DeleteMessage", "SendMessageBatch": "SendMessage", "DeleteObjects": "DeleteObject",
+    "ListObjectVersions": "ListBucketVersions", "ListMultipartUploads": "ListBucketMultipartUploads",
+    "GetBucketEncryption": "GetEncryptionConfiguration", "PutBucketEncryption": "PutEncryptionConfiguration",
+    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
+    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock", "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
 }  # fmt: skip
 SERIOUS_SKEW_S = 60
 _RENEW = "sign in again ('aws sso login', 'aws configure') or renew what the profile or environment holds"
@@ -99,8 +105,22 @@ def speaking(service: str, resource: str, *, opening: bool = False) -> Iterator[
     """
     try:
         yield
+    except PrivflError:
+        raise
     except (BotoCoreError, ClientError) as error:
         raise translated(error, service, resource, opening=opening) from None
+    except _RUBBISH as error:  # fields that have to be there are not, a length is no number, TLS ends within a body
+        raise Passing(
+            f"what AWS answers about {resource} cannot be understood ({type(error).__name__}); tried again later"
+        ) from None
+
+
+_RUBBISH = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError, urllib3.exceptions.HTTPError)
+
+
+def permission(service: str, operation: str) -> str:
+    """What a policy calls the right to an operation of botocore's."""
+    return f"{service}:{_PERMISSIONS.get(operation, operation)}"
 
 
 def translated(error: BotoCoreError | ClientError, service: str, resource: str, *, opening: bool) -> Misuse | WireError:
@@ -116,15 +136,17 @@ def _answered(error: ClientError, service: str, resource: str) -> Misuse | WireE
     code = str(error.response.get("Error", {}).get("Code", ""))[:100]
     meta: Any = error.response.get("ResponseMetadata", {})
     status, operation = int(meta.get("HTTPStatusCode") or 0), error.operation_name
-    of = "sts" if operation.startswith("AssumeRole") else service
-    asked = f"{of}:{_PERMISSIONS.get(operation, operation)}"
+    assuming = operation.startswith("AssumeRole")
+    asked = permission("sts" if assuming else service, operation)
+    if assuming:
+        resource = "the role that federation.yaml names"
     if code in _THROTTLED or status == 429 or (status == 503 and code in ("503", "")):
         return Passing(f"AWS throttles {asked} on {resource}; tried again later")
     if code in _EXPIRED:
         return Expired(f"the AWS credentials have expired ({asked} on {resource}); {_RENEW}")
     if code in _CLOCK:
         return _skewed(code, meta, asked, resource)
-    if code in _KEYS or (operation.startswith("AssumeRole") and code not in _DENIED | _BROKEN and status < 500):
+    if code in _KEYS or (assuming and code not in _DENIED | _BROKEN and status < 500):
         return Misuse(
             f"AWS does not take these credentials ({code}, {asked} on {resource}); check profile, role and keys"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from privfl.wires.aws.inbox import ATTRIBUTE, FORMAT, AwsDelivery, Inbox
 from privfl.wires.aws.lease import Lease
 from privfl.wires.aws.names import queue_name, tags
 from privfl.wires.aws.retry import persist
-from privfl.wires.aws.session import Clients, clients
+from privfl.wires.aws.session import Clients, account_of, clients
 from privfl.wires.envelope import MAX_ENVELOPE
 from privfl.wires.settings import AwsSettings, Place
 
@@ -31,7 +32,7 @@ class AwsMailbox:
 
     def __init__(self, made: Clients, place: Place, url: str, lease: Lease | None = None) -> None:
         self._clients, self._place, self._url = made, place, url
-        self._closed = threading.Event()
+        self._closed, self._process = threading.Event(), os.getpid()
         self._inbox = Inbox(made, url)
         self._bodies = Bodies(made, place.federation, place.own, self._closed)
         self._lease = lease
@@ -50,6 +51,7 @@ class AwsMailbox:
         url = self._url.rpartition("/")[0] + "/" + queue_name(self._clients.settings, self._place.federation, recipient)
 
         def send() -> None:
+            self._check()  # also before each further try
             with speaking("sqs", url):
                 self._clients.sqs.send_message(
                     QueueUrl=url,
@@ -100,6 +102,8 @@ class AwsMailbox:
     def _check(self) -> None:
         if self._closed.is_set():
             raise WireError("this mailbox is closed; open it again")
+        if self._process != os.getpid():
+            raise WireError("this mailbox was opened before the process forked; open another one in the child")
         if self._lease is not None:
             self._lease.check()
 
@@ -133,9 +137,12 @@ def own_queue(made: Clients, place: Place) -> str:
     settings, name = made.settings, queue_name(made.settings, place.federation, place.own)
 
     def find() -> str:
-        owner = {"QueueOwnerAWSAccountId": settings.account} if settings.account else {}
+        account = account_of(settings)
         with speaking("sqs", f"the queue {name}", opening=True):
-            url: str = made.sqs.get_queue_url(QueueName=name, **owner)["QueueUrl"]
+            if account is None:
+                url: str = made.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+            else:
+                url = "/".join((made.sqs.meta.endpoint_url.rstrip("/"), account, name))
             found = made.sqs.list_queue_tags(QueueUrl=url).get("Tags", {})
         for tag, wanted in tags(place.federation, place.own).items():
             if tag not in found:

@@ -23,6 +23,7 @@ from privfl.wires.settings import AwsSettings
 __all__ = [
     "FEDERATION_TAG",
     "MEMBER_TAG",
+    "PLANTED",
     "Prefixes",
     "bare_body_key",
     "body_key",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 FEDERATION_TAG, MEMBER_TAG = "privfl:federation", "privfl:member"
+PLANTED = "probe/planted"  # below a member's inbox: an object to be read as a trial
 LONGEST_SLUG = 18  # with the longest prefix, 32 digits and "-dlq" a queue's name has the 80 characters SQS takes
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9-]*")
 _HASHED = re.compile(r".*-[0-9a-f]{8}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from privfl.wires.aws.names import body_prefixes, lease_key, slug
+from privfl.wires.aws.names import FEDERATION_TAG, body_prefixes, lease_key, slug
 from privfl.wires.aws.policies_plan import MANY, PROBE, Participant, Plan
 
 __all__ = [
@@ -61,7 +61,7 @@ def member_policy(plan: Plan, member: Participant) -> Document:
 def _site(plan: Plan, site: Participant) -> list[Document]:
     to = plan.written(site, plan.coordinator)
     return [
-        _allow("SendToCoordinator", ["sqs:SendMessage", "sqs:GetQueueUrl"], plan.queue_of(plan.coordinator)),
+        _allow("SendToCoordinator", ["sqs:SendMessage"], plan.queue_of(plan.coordinator)),
         _allow("WriteToCoordinator", ["s3:PutObject", "s3:AbortMultipartUpload"], plan.objects(f"{to}*")),
         _allow("ReadWhatIsAddressedHere", ["s3:GetObject"], plan.objects(f"{plan.inbox(site)}*")),
         _allow("RemoveOwnProbes", ["s3:DeleteObject"], plan.objects(f"{to}{PROBE}/*")),
@@ -69,17 +69,28 @@ def _site(plan: Plan, site: Participant) -> list[Document]:
 
 
 def _coordinator(plan: Plan) -> list[Document]:
-    coordinator, many = plan.coordinator, len(plan.sites) > MANY
-    queues = [plan.queue(plan.any_member)] if many else [plan.queue_of(one) for one in plan.sites]
+    coordinator = plan.coordinator
     root = body_prefixes(plan.federation, coordinator.id).everything
     own = plan.objects(f"{root}*/{coordinator.id.hex()}/*")
     put = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:GetObject", "s3:DeleteObject"]  # get: to copy for the next
     lease = plan.objects(lease_key(plan.federation))
     return [
-        _allow("SendToSites", ["sqs:SendMessage", "sqs:GetQueueUrl"], queues),
+        *_to_sites(plan),
         _allow("WriteToSites", put, own),
         _allow("ReadAndDropUploads", ["s3:GetObject", "s3:DeleteObject"], plan.objects(f"{plan.inbox(coordinator)}*")),
         _allow("HoldTheLease", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], lease),
+    ]
+
+
+def _to_sites(plan: Plan) -> list[Document]:
+    """Each site's queue by its name; of many those with the federation's tag, but for dead letters and the probe."""
+    if len(plan.sites) <= MANY:
+        return [_allow("SendToSites", ["sqs:SendMessage"], [plan.queue_of(one) for one in plan.sites])]
+    ours = {"StringEquals": {f"aws:ResourceTag/{FEDERATION_TAG}": slug(plan.federation)}}
+    never = [plan.queue(f"{plan.everything}*-dlq"), plan.queue(plan.probe_queue)]
+    return [
+        _allow("SendToSites", ["sqs:SendMessage"], plan.queue(f"{plan.everything}*"), Condition=ours),
+        {"Sid": "NeverToDeadLetters", "Effect": "Deny", "Action": ["sqs:SendMessage"], "Resource": never},
     ]
 
 
@@ -141,7 +152,7 @@ def bucket_policy(plan: Plan) -> Document:
     rules = [] if plan.plain else [_deny("DenyPlainHttp", ["s3:*"], [plan.bucket, plan.objects("*")], _PLAIN_HTTP)]
     rules.append(_deny("DenyOtherEncryption", ["s3:PutObject"], [plan.objects("*")], _named_but_not(_SSE, [kind])))
     if plan.key is not None:
-        keys = _named_but_not(f"{_SSE}-aws-kms-key-id", sorted({plan.key, str(plan.settings.kms_key)}))
+        keys = _named_but_not(f"{_SSE}-aws-kms-key-id", _called(plan, plan.key))
         rules.append(_deny("DenyOtherKeys", ["s3:PutObject"], [plan.objects("*")], keys))
     # parts of a long body carry no condition, their completion does
     unconditional = {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}}
@@ -152,6 +163,13 @@ def bucket_policy(plan: Plan) -> Document:
 def _named_but_not(key: str, values: Sequence[str]) -> Document:
     """A request names something, and none of ``values``; one that names nothing gets the bucket's default."""
     return {"Null": {key: "false"}, "StringNotEquals": {key: list(values)}}
+
+
+def _called(plan: Plan, key: str) -> list[str]:
+    """Every name that a request may give the key: S3 compares the one that was given, or the ARN it stands for."""
+    named = str(plan.settings.kms_key)
+    aliases = [f"{key.rpartition(':')[0]}:{named}"] if named.startswith("alias/") else []
+    return sorted({key, key.rpartition("/")[2], named, *aliases})
 
 
 def key_policy(plan: Plan) -> Document:
@@ -191,6 +209,7 @@ def administrator_policy(plan: Plan) -> Document:
     sqs = [f"sqs:{verb}Queue" for verb in queue] + [f"sqs:{name}" for name in _QUEUE_ACTIONS]
     rules = [
         _allow("Queues", [*sqs, *_USE, "sqs:SendMessage"], plan.queue(plan.everything + "*")),
+        _allow("ListQueues", ["sqs:ListQueues"], plan.queue("*")),
         _allow("Bucket", [f"s3:{name}" for name in _BUCKET_ACTIONS], plan.bucket),
         _allow("Bodies", [f"s3:{name}" for name in _OBJECT_ACTIONS], plan.objects("*")),
     ]
@@ -207,17 +226,18 @@ def administrator_policy(plan: Plan) -> Document:
         roles = plan.principals(plan.members)
         rules += [
             _allow("Roles", [f"iam:{name}" for name in _ROLE_ACTIONS], roles),
+            _allow("ListRoles", ["iam:ListRoles"], f"arn:{plan.partition}:iam::{plan.account}:role/*"),
             _allow("TryAsMembers", ["sts:AssumeRole", "sts:TagSession"], roles),
         ]
     return _document(rules)
 
 
-_QUEUE_ACTIONS = ("GetQueueUrl", "GetQueueAttributes", "SetQueueAttributes", "ListQueueTags", "ListQueues",
-                  "StartMessageMoveTask", "ListMessageMoveTasks", "CancelMessageMoveTask")  # fmt: skip
+_QUEUE_ACTIONS = ("GetQueueUrl", "GetQueueAttributes", "SetQueueAttributes", "ListQueueTags")
 _BUCKET_ACTIONS = ("CreateBucket", "DeleteBucket", "ListBucket", "ListBucketVersions", "ListBucketMultipartUploads",
                    "GetBucketTagging", "PutBucketTagging", "GetBucketPolicy", "PutBucketPolicy", "GetBucketVersioning",
                    "GetEncryptionConfiguration", "PutEncryptionConfiguration", "GetLifecycleConfiguration",
-                   "PutLifecycleConfiguration", "GetBucketPublicAccessBlock", "PutBucketPublicAccessBlock")  # fmt: skip
+                   "PutLifecycleConfiguration", "GetBucketPublicAccessBlock", "PutBucketPublicAccessBlock",
+                   "PutBucketOwnershipControls")  # fmt: skip
 _OBJECT_ACTIONS = ("GetObject", "PutObject", "DeleteObject", "DeleteObjectVersion", "AbortMultipartUpload")
 _KEY_ACTIONS = ("DescribeKey", "ListResourceTags", "TagResource", "GetKeyPolicy", "PutKeyPolicy", "CreateAlias",
                 "DeleteAlias", "GetKeyRotationStatus", "EnableKeyRotation", "ScheduleKeyDeletion", "GenerateDataKey",

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from privfl.errors import Misuse
-from privfl.wires.aws.names import bare_body_key, body_prefixes, dlq_name, queue_name, slug
+from privfl.wires.aws.names import PLANTED, bare_body_key, body_prefixes, dlq_name, queue_name, slug
 from privfl.wires.settings import AwsSettings
 
 __all__ = ["MANY", "PROBE", "Participant", "Plan"]
 
 MANY = 25  # names of queues or roles that are listed one by one; beyond, a pattern keeps a policy within AWS's bounds
+LONG = 3000  # characters of a list of names: a queue's policy has 8192 bytes for everything
 PROBE = "probe"  # below a prefix: what privfl wire aws check reads and writes
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):(?:role|user)/[\w+=,.@/-]{1,512}", re.ASCII)
 
@@ -119,7 +120,7 @@ class Plan:
 
     def planted(self, member: Participant) -> str:
         """Key of an object that a member, and nobody else, can read; there for being tried."""
-        return f"{self.inbox(member)}{PROBE}/planted"
+        return f"{self.inbox(member)}{PLANTED}"
 
     def principal(self, member: Participant) -> str | None:
         """ARN of a member's role or user; raises Misuse if no role can be called so."""
@@ -143,6 +144,7 @@ class Plan:
         """ARNs of the members' roles, or one pattern if they are many; empty if unknown."""
         if self.roles is None:
             return []
-        if len(members) > MANY and "{name}" in self.roles:
+        found = sorted({str(self.principal(one)) for one in members})
+        if (len(found) > MANY or sum(map(len, found)) > LONG) and "{name}" in self.roles:
             return [self.roles.replace("{name}", "*")]
-        return sorted({str(self.principal(one)) for one in members})
+        return found

@@ -13,9 +13,9 @@ from privfl_keys.enrolment import EnrolmentRequest
 from privfl.errors import Misuse, PrivflError, WireError
 from privfl.wires.aws.errors import Absent, Denied, Expired, Passing, speaking
 from privfl.wires.aws.mailbox import OPENING_S, own_queue
-from privfl.wires.aws.names import body_prefixes
+from privfl.wires.aws.names import PLANTED, body_prefixes
 from privfl.wires.aws.retry import persist
-from privfl.wires.aws.session import Clients, clients
+from privfl.wires.aws.session import Clients, account_of, clients
 from privfl.wires.settings import AwsSettings, Place
 
 __all__ = ["place_of", "probed"]
@@ -59,17 +59,18 @@ def _caller(made: Clients) -> str:
 
 
 def _bucket(made: Clients, place: Place) -> str:
-    """Ask for an object that cannot be there. Who may not list a bucket is denied that, also where reading is allowed:
-    then only so much is known that the bucket is there."""
-    prefix, bucket = body_prefixes(place.federation, place.own).inbox, made.settings.bucket
-    owner: dict[str, Any] = {"ExpectedBucketOwner": made.settings.account} if made.settings.account else {}
+    """Read what ``privfl wire aws init`` has laid there to be read by this member. Whoever may not list a bucket is
+    denied also what is not there."""
+    key, bucket = body_prefixes(place.federation, place.own).inbox + PLANTED, made.settings.bucket
+    account = account_of(made.settings)
+    owner: dict[str, Any] = {"ExpectedBucketOwner": account} if account else {}
     try:
-        with speaking("s3", f"arn:aws:s3:::{bucket}/{prefix}*"):
-            made.s3.get_object(Bucket=bucket, Key=prefix + "probe", **owner)["Body"].close()
+        with speaking("s3", f"arn:aws:s3:::{bucket}/{key}"):
+            made.s3.get_object(Bucket=bucket, Key=key, **owner)["Body"].close()
     except Absent:
-        pass
-    except Denied:
-        return "answers"
+        return "answers"  # made by hand, without that object
+    except Denied as error:
+        raise Misuse(f"{error}; or what this reads was removed: then run privfl wire aws init again") from None
     except (Passing, Expired):
         raise
     except WireError as error:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
-__all__ = ["Clients", "clients"]
+__all__ = ["Clients", "account_of", "clients"]
 
 CONNECT_S, READ_S = 5, 60  # the longest poll is 20 s
 ATTEMPTS = 4
@@ -49,6 +49,13 @@ def clients(settings: AwsSettings, name: str) -> Clients:
     with speaking("sts", "AWS", opening=True):
         found.renew()
     return found
+
+
+def account_of(settings: AwsSettings) -> str | None:
+    """Whose the wire is, if ``federation.yaml`` says so: itself, or by the role, which is of that account."""
+    if settings.account is not None:
+        return settings.account
+    return None if settings.role is None else settings.role.split(":")[4]
 
 
 class Clients:

@@ -84,13 +84,13 @@ def test_twice_changes_nothing(place: Place) -> None:
 
 
 def test_what_is_made(place: Place) -> None:
-    """Queues with a dead-letter queue after ten receptions, encryption, tags and policy; a private encrypted bucket."""
+    """Queues with dead-letter queues after 20 receptions, encryption, tags and policy; a private encrypted bucket."""
     place.init()
     plan, own = place.plan, place.own
     north = place.member("north")
     url = own.sqs.get_queue_url(QueueName=plan.queue_of(north).rsplit(":", 1)[-1])["QueueUrl"]
     queue: Any = own.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    assert json.loads(queue["RedrivePolicy"]) == {"deadLetterTargetArn": plan.dlq_of(north), "maxReceiveCount": 10}
+    assert json.loads(queue["RedrivePolicy"]) == {"deadLetterTargetArn": plan.dlq_of(north), "maxReceiveCount": 20}
     assert (queue["KmsMasterKeyId"], queue["VisibilityTimeout"]) == ("alias/trial", str(plan.settings.visibility))
     assert "DenyStrangersReading" in queue["Policy"]
     assert own.sqs.list_queue_tags(QueueUrl=url)["Tags"] == {

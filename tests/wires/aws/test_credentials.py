@@ -28,6 +28,7 @@ from privfl.wires.aws.emulator import Emulator
 from privfl.wires.aws.errors import Absent, Denied, Expired, Missing, Passing, Present, speaking
 from privfl.wires.aws.lease import Lease
 from privfl.wires.aws.mailbox import AwsMailbox
+from privfl.wires.aws.names import PLANTED, body_prefixes
 from privfl.wires.aws.probing import place_of
 from privfl.wires.aws.session import asked, clients
 from privfl.wires.settings import AwsSettings
@@ -322,7 +323,12 @@ def test_probe_tells_who_one_is(aws: Cloud, proxy: Proxy, tmp_path: Path) -> Non
     assert "0 messages waiting" in said
     proxy.before = lambda asked: no(asked, "AccessDenied", 403) if asked.method == "GET" else None
     denied = AwsSettings(**{**settings.model_dump(), "endpoint": proxy.endpoint})
-    assert probe(denied, home).endswith("answers")
+    with pytest.raises(Misuse, match=r"s3:GetObject on .*/probe/planted.*run privfl wire aws init again"):
+        probe(denied, home)
+    assert probe(settings, home).endswith("answers")
+    planted = body_prefixes("trial", place_of(home).own).inbox + PLANTED
+    aws.raw.s3.put_object(Bucket=settings.bucket, Key=planted, Body=b"+")
+    assert probe(settings, home).endswith("can be read")
     with pytest.raises(Misuse, match=r"nobody-has-this-bucket.* does not exist"):
         probe(AwsSettings(**{**settings.model_dump(), "bucket": "nobody-has-this-bucket"}), home)
     with pytest.raises(Misuse, match="no folder of a site or coordinator"):

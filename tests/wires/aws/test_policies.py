@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from privfl.errors import Misuse
 from privfl.wires.aws.admin_init import policy_files
-from privfl.wires.aws.names import lease_key, queue_name, slug
+from privfl.wires.aws.names import FEDERATION_TAG, lease_key, queue_name, slug
 from privfl.wires.aws.policies import (
     administrator_policy,
     bucket_policy,
@@ -51,11 +52,12 @@ def may(plan: Plan, who: Participant, action: str, resource: str, **context: str
             for dead in (False, True):
                 name = plan.queue(plan.probe_queue) if one is None else plan.dlq_of(one) if dead else plan.queue_of(one)
                 if name == resource:
+                    context = {f"aws:ResourceTag/{FEDERATION_TAG}": slug(plan.federation), **context}
                     attached += filter(None, [queue_policy(plan, one, dead=dead)])
     else:
         attached.append(bucket_policy(plan))
         context = {**FIRST, **context}
-    request = Request(str(plan.principal(who)), action, resource, context)
+    request = Request(plan.principal(who) or "x", action, resource, context)
     return allowed(request, [member_policy(plan, who)], attached)
 
 
@@ -122,6 +124,10 @@ def test_many_sites_stay_within_bounds_and_apart() -> None:
         assert may(plan, site, "sqs:SendMessage", plan.queue_of(hub))
     assert not may(plan, hub, "sqs:ReceiveMessage", plan.queue_of(one))
     assert not may(plan, hub, "sqs:SendMessage", plan.dlq_of(one))
+    bare = replace(plan, roles=None)  # where no queue refuses strangers, the member's own policy has to
+    assert may(bare, hub, "sqs:SendMessage", plan.queue_of(one))
+    assert not may(bare, hub, "sqs:SendMessage", plan.dlq_of(one))
+    assert not may(bare, hub, "sqs:SendMessage", plan.queue(plan.probe_queue))
 
 
 def test_a_stranger_with_every_right_of_its_own_is_refused_by_the_queues() -> None:
@@ -226,7 +232,8 @@ def test_two_federations_in_one_account_do_not_meet() -> None:
         plan = planned(sites)
         other = Plan(plan.settings, name, ACCOUNT, planned(2).members, roles=ROLES)
         for who, (action, resource) in itertools.product((plan.sites[0], plan.coordinator), everything(other)):
-            assert not allowed(Request("x", action, resource, FIRST), [member_policy(plan, who)], [])
+            tagged = FIRST | {f"aws:ResourceTag/{FEDERATION_TAG}": slug(name)}
+            assert not allowed(Request("x", action, resource, tagged), [member_policy(plan, who)], [])
     assert queue_name(plan.settings, "trial", bytes(32)) != queue_name(plan.settings, "trial2", bytes(32))
 
 
@@ -260,3 +267,30 @@ def test_names_without_a_role_and_at_an_emulator() -> None:
     assert any("kms:Decrypt" in one["Action"] for one in member_policy(plan, plan.sites[0])["Statement"])
     assert queue_policy(planned(roles=None, plain=True), plan.sites[0]) is None
     assert "DenyPlainHttp" not in json.dumps(bucket_policy(planned(plain=True)))
+
+
+def test_the_longest_names_fit() -> None:
+    """25 sites listed one by one, with names, prefix and role paths as long as they may be, stay within all bounds."""
+    long = Plan(
+        AwsSettings(region="ap-southeast-1", bucket="b" * 63, prefix="p" * 24, kms_key="alias/" + "k" * 200),
+        "A federation with a name that is cut",
+        ACCOUNT,
+        (*(Participant(f"{at:02d}" + "n" * 46, bytes([at + 1]) * 32) for at in range(25)), planned().coordinator),
+        roles=f"arn:aws:iam::{ACCOUNT}:role/" + "path/" * 90 + "privfl-{name}",
+        administrators=(ADMINISTRATOR,),
+        key=KEY,
+    )
+    for name, document in policy_files(long):
+        size = len(json.dumps(document, separators=(",", ":")))
+        assert size <= (8_192 if "queue" in name else 20_480 if name == "bucket.json" else 6_144), (name, size)
+
+
+def test_the_key_may_be_named_in_any_way_and_no_other() -> None:
+    """S3 compares what a request called the key, or what that stands for: id, ARN, alias and alias's ARN will do."""
+    sse = "s3:x-amz-server-side-encryption"
+    plan = planned(settings={"kms_key": "alias/trial"}, key=KEY)
+    key = plan.objects(plan.written(plan.sites[0], plan.coordinator) + "a")
+    alias = f"arn:aws:kms:eu-central-1:{ACCOUNT}:alias/trial"
+    for name, right in ((KEY, True), ("1", True), ("alias/trial", True), (alias, True), ("alias/other", False)):
+        given = {sse: "aws:kms", f"{sse}-aws-kms-key-id": name}
+        assert may(plan, plan.sites[0], "s3:PutObject", key, **given) == right
