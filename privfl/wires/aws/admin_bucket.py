@@ -60,8 +60,8 @@ def _ours(work: Work) -> bool:
         return False
     name, s3 = work.plan.settings.bucket, work.clients.s3
     if not marks:
-        found = ask("s3", work.plan.bucket, s3.list_objects_v2, Bucket=name, MaxKeys=1)
-        if found is not None and not found.get("KeyCount"):
+        found: Any = ask("s3", work.plan.bucket, s3.list_object_versions, Bucket=name, MaxKeys=1)
+        if found is not None and not (found.get("Versions") or found.get("DeleteMarkers")):
             if not work.dry:
                 _mark(work)
             work.did("bucket tags", name, "changed", "it was empty and nobody's")
@@ -72,10 +72,9 @@ def _ours(work: Work) -> bool:
 
 def _make(work: Work) -> None:
     region, name, s3 = work.plan.settings.region, work.plan.settings.bucket, work.clients.s3
-    placed: dict[str, Any] = {} if region == "us-east-1" else {"LocationConstraint": region}
-    mark: Any = {**placed, "Tags": [{"Key": FEDERATION_TAG, "Value": slug(work.plan.federation)}]}
-    try:
-        s3.create_bucket(Bucket=name, CreateBucketConfiguration=mark, ObjectOwnership="BucketOwnerEnforced")
+    placed: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    try:  # an empty bucket without a tag is taken by the next run, should this one end here
+        s3.create_bucket(Bucket=name, ObjectOwnership="BucketOwnerEnforced", **placed)
     except ClientError as error:
         if error_code(error) == "BucketAlreadyExists":
             raise Misuse(f"the bucket {name} is another account's; choose another name in federation.yaml") from None

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from privfl.errors import Misuse, PrivflError, WireError
+from privfl.errors import PrivflError, WireError
 from privfl.wires.aws.errors import Expired, speaking
 from privfl.wires.aws.retry import Backoff, renew
 from privfl.wires.aws.session import Clients
@@ -28,6 +28,7 @@ __all__ = ["ATTRIBUTE", "FORMAT", "AwsDelivery", "Inbox"]
 
 log = logging.getLogger(__name__)
 ATTRIBUTE, FORMAT = "privfl", "1"  # a message attribute that says what the text is
+PROBED = "probe"  # what it says in a message that privfl wire aws check has sent: nobody handles that
 BATCH = 64  # messages per receive: 4.4 MB at most
 WAITING = 48  # messages that nobody has seen yet: no more are asked for
 HELD = 256  # messages not acknowledged: beyond, those shown most often go back to the queue
@@ -158,9 +159,21 @@ class Inbox:
         if self._threads or self._closed.is_set():
             return
         for work in (self._poll, self._delete, self._beat):
-            self._threads.append(threading.Thread(target=work, name=f"privfl-sqs{work.__name__}", daemon=True))
+            name = f"privfl-sqs{work.__name__}"
+            self._threads.append(threading.Thread(target=self._kept_up, args=(work,), name=name, daemon=True))
         for thread in self._threads:
             thread.start()
+
+    def _kept_up(self, work: Callable[[], None]) -> None:
+        """Do a thread's work until the mailbox closes: one that ended unseen would stop this member for ever."""
+        backoff = Backoff()
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                self._failed(error)
+                if self._closed.wait(backoff.pause()):
+                    return None
 
     def _poll(self) -> None:
         backoff = Backoff()
@@ -175,7 +188,7 @@ class Inbox:
                         MessageAttributeNames=[ATTRIBUTE],
                         MessageSystemAttributeNames=["ApproximateReceiveCount"],
                     ).get("Messages", [])
-                self._take(messages)
+                self._take(messages[:10])
             except Exception as error:  # whatever SQS may answer, this thread goes on
                 self._failed(error)
                 self._closed.wait(backoff.pause())
@@ -207,8 +220,9 @@ class Inbox:
                 id_, receipt = str(message.get("MessageId", "")), str(message.get("ReceiptHandle", ""))
                 data = _data(message)
                 if data is None:
-                    self.odd += 1
-                    if _receptions(message) >= HOPELESS:
+                    probe = _kind(message) == PROBED
+                    self.odd += not probe
+                    if probe or _receptions(message) >= HOPELESS:
                         hopeless[id_] = receipt
                 elif self._closed.is_set():
                     late.append(receipt)
@@ -259,7 +273,7 @@ class Inbox:
     def _give_back(self, receipts: list[str], seconds: int) -> None:
         for at in range(0, len(receipts), 10):
             batch = [(str(at), receipt) for at, receipt in enumerate(receipts[at : at + 10])]
-            with contextlib.suppress(WireError, Misuse):
+            with contextlib.suppress(Exception):  # whatever SQS may answer, they come again by themselves
                 change = self._clients.sqs.change_message_visibility_batch
                 self._batch(batch, change, {"VisibilityTimeout": seconds})
 
@@ -318,11 +332,15 @@ def _receptions(message: Any) -> int:
     return int(count) if count.isdecimal() and len(count) < 10 else 0
 
 
+def _kind(message: Any) -> Any:
+    """What the message says that it is."""
+    return (message.get("MessageAttributes") or {}).get(ATTRIBUTE, {}).get("StringValue")
+
+
 def _data(message: Any) -> bytes | None:
     """The envelope's bytes, or None for what is no message of this wire."""
-    text = message.get("Body")
-    attribute = (message.get("MessageAttributes") or {}).get(ATTRIBUTE, {}).get("StringValue")
-    if not isinstance(text, str) or len(text) > LONGEST_TEXT or attribute != FORMAT or not message.get("MessageId"):
+    text, kind = message.get("Body"), _kind(message)
+    if not isinstance(text, str) or len(text) > LONGEST_TEXT or kind != FORMAT or not message.get("MessageId"):
         return None
     try:
         return base64.b64decode(text, validate=True)
