@@ -22,27 +22,30 @@ from privfl.errors import Misuse, WireError
 from privfl.wires.aws.errors import Absent, Denied, Present, speaking
 from privfl.wires.aws.names import lease_key
 from privfl.wires.aws.retry import persist
-from privfl.wires.aws.session import Clients
+from privfl.wires.aws.session import Clients, account_of
 
 __all__ = ["Lease"]
 
 log = logging.getLogger(__name__)
 LONGEST = 4096
 LOOK_S = 0.5
+LONGEST_S = 60.0  # a computer that died is waited for so long, however long messages stay invisible
 
 
 class Lease:
     """The right to be ``federation``'s coordinator, held from :meth:`take` to :meth:`release`.
 
-    It lasts ``visibility`` seconds beyond the last renewal, which comes three times as often.
+    It lasts ``visibility`` seconds (60 at most) beyond the last renewal, which comes three times as often. Whoever
+    could not renew it for so long stops by itself until it can, since another one may have taken it meanwhile.
     """
 
     def __init__(self, clients: Clients, federation: str, home: Path) -> None:
         self._clients, self._key = clients, lease_key(federation)
-        self._lasts = float(clients.settings.visibility)
+        self._lasts = min(float(clients.settings.visibility), LONGEST_S)
+        self._renewed = _running()
         self._bucket: dict[str, Any] = {"Bucket": clients.settings.bucket}
-        if clients.settings.account:
-            self._bucket["ExpectedBucketOwner"] = clients.settings.account
+        if account := account_of(clients.settings):
+            self._bucket["ExpectedBucketOwner"] = account
         self._holder = holder(home)
         self._etag = ""
         self._ended = threading.Event()
@@ -57,7 +60,7 @@ class Lease:
         Raises:
             Misuse: another one is at work.
         """
-        seen, since, unread = "", time.monotonic(), 0
+        seen, since, unread = "", _running(), 0
         while not self._put({"IfNoneMatch": "*"}):
             found = self._read()
             if found is None:
@@ -71,8 +74,10 @@ class Lease:
             if etag != seen:
                 if seen and whose.get("holder") != self._holder:
                     raise self._taken(whose)
-                seen, since = etag, time.monotonic()
-            if (whose.get("holder") == self._holder or time.monotonic() - since > self._lasts) and self._put(
+                if whose.get("holder") != self._holder:
+                    log.info("another coordinator was at work; waiting %.0f s whether it still is", self._lasts)
+                seen, since = etag, _running()
+            if (whose.get("holder") == self._holder or _running() - since > self._lasts) and self._put(
                 {"IfMatch": etag}
             ):
                 break
@@ -93,42 +98,59 @@ class Lease:
                     self._clients.s3.delete_object(**self._bucket, Key=self._key)
 
     def check(self) -> None:
-        """Raise Misuse if another coordinator has taken over."""
+        """Raise Misuse if another coordinator has taken over, WireError while it may have."""
         if self.lost is not None:
             raise Misuse(str(self.lost))
+        if self._thread is not None and (late := _running() - self._renewed) > self._lasts:
+            raise WireError(
+                f"the right to coordinate could not be renewed for {late:.0f} seconds, so another coordinator may "
+                "have it; tried again"
+            )
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lasts / 3):
             try:
-                if self._put({"IfMatch": self._etag}) or self._put({"IfNoneMatch": "*"}):
-                    continue
-                found = self._read()
-                if found is not None and found[1].get("holder") == self._holder:
-                    self._etag = found[0]
-                elif found is not None:
-                    self.lost = self._taken(found[1])
-                    log.error("%s", self.lost)
+                if not self._still():
                     return
             except (WireError, Misuse) as error:
                 log.warning("the coordinator's lease is not renewed: %s", error)
+            except Exception as error:  # whatever S3 may answer, this thread goes on
+                log.warning("the coordinator's lease is not renewed (%s)", type(error).__name__)
+
+    def _still(self) -> bool:
+        """Renew; whether this is still the coordinator at work, as far as that can be seen."""
+        if self._put({"IfMatch": self._etag}):
+            return True
+        if self._ended.is_set() or self._put({"IfNoneMatch": "*"}):  # it vanished; unless it was just released
+            return True
+        found = self._read()
+        if found is not None and found[1].get("holder") == self._holder:
+            self._etag = found[0]  # written by a request that was thought lost, or from the same folder
+            self._put({"IfMatch": self._etag})
+        elif found is not None:
+            self.lost = self._taken(found[1])
+            log.error("%s", self.lost)
+            return False
+        return True
 
     def _put(self, condition: dict[str, Any]) -> bool:
         """Write the lease under a condition; False if that does not hold."""
         said = {"holder": self._holder, "host": socket.gethostname()[:100], "count": uuid.uuid4().hex}
 
         def put() -> bool:
+            asked = _running()  # it may have been written at once
             try:
                 with speaking("s3", self._arn, opening=self._thread is None):
-                    done = self._clients.s3.put_object(
+                    etag = self._clients.s3.put_object(
                         **self._bucket, Key=self._key, Body=json.dumps(said).encode(), **condition
-                    )
+                    )["ETag"]
             except (Present, Absent):
                 return False
             except Denied:
                 if "IfMatch" in condition and self._thread is not None:
                     return False  # it may be gone
                 raise
-            self._etag = done["ETag"]
+            self._etag, self._renewed = etag, asked
             return True
 
         return persist(put, self._clients, closed=self._ended)
@@ -139,7 +161,7 @@ class Lease:
                 with speaking("s3", self._arn, opening=self._thread is None):
                     answer = self._clients.s3.get_object(**self._bucket, Key=self._key)
                     with contextlib.closing(answer["Body"]) as body:
-                        data = body.read(LONGEST)
+                        etag, data = answer["ETag"], body.read(LONGEST)
             except Absent:
                 return None
             except (Denied, Misuse) as error:  # whoever may not list a bucket is told that of what is not there
@@ -150,7 +172,7 @@ class Lease:
                 found = json.loads(data)
             except (ValueError, RecursionError):
                 found = None
-            return answer["ETag"], found if isinstance(found, dict) else {}
+            return etag, found if isinstance(found, dict) else {}
 
         return persist(read, self._clients, closed=self._ended)
 
@@ -164,6 +186,11 @@ class Lease:
     @property
     def _arn(self) -> str:
         return f"arn:aws:s3:::{self._bucket['Bucket']}/{self._key}"
+
+
+def _running() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the computer sleeps where there is one such."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def holder(home: Path) -> str:
