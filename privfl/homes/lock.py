@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,7 @@ from privfl.errors import Misuse, StorageError
 __all__ = ["Lock", "holder"]
 
 NAME = "lock"
+LOOKS, LOOK_S = 5, 0.01  # who looks for the holder has the lock for a moment, which is no reason to give up
 
 
 class Lock:
@@ -34,7 +36,7 @@ class Lock:
                 f"{path} cannot be opened ({error.strerror}); make the folder writable for this user"
             ) from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _taken(self._file)
         except BlockingIOError:
             who = _read(self._file)
             os.close(self._file)
@@ -78,6 +80,18 @@ def holder(folder: Path) -> int | None:
     finally:
         os.close(file)
     return None
+
+
+def _taken(file: int) -> None:
+    """Lock an open file; raises BlockingIOError if another process has it, and not only looks (:func:`holder`)."""
+    for _ in range(LOOKS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOOK_S)
+        else:
+            return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read(file: int) -> int | None:
