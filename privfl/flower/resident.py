@@ -1,7 +1,8 @@
 """A site that stays up beside its SuperNode: started when there is mail, ended by itself when it is idle for long.
 
 It is a process of its own in a session of its own, so that neither the end of the ClientApp that started it nor the
-SuperNode's restart ends it. The folder's lock says whether it lives. Its passphrase comes by the environment only.
+SuperNode's restart ends it. The folder's lock says whether it lives. Its passphrase comes by the environment, or by
+a file that the environment names.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from privfl.wires.flower_carry import Carrier
 
 __all__ = ["Resident", "SiteWire", "own_id", "passphrase", "site_wire"]
 
+PASSPHRASE, PASSPHRASE_FILE = "PRIVFL_PASSPHRASE", "PRIVFL_PASSPHRASE_FILE"
 IDLE_S = 900
 STARTING_S = 120.0  # a site that was started by another message gets so long to take its folder's lock
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.01, 0.1
@@ -84,13 +86,13 @@ def passphrase(home: Path | None = None) -> str:
     """
     from privfl_keys.kms import is_kms_store  # noqa: PLC0415 - when a site is started
 
-    from privfl.homes.passphrase import VARIABLE, ask_passphrase  # noqa: PLC0415
+    from privfl.homes.passphrase import ask_passphrase  # noqa: PLC0415
 
     if home is not None and is_kms_store(home / "keys"):
         return ""
-    file = os.environ.get(f"{VARIABLE}_FILE")
-    if not file and not os.environ.get(VARIABLE):
-        raise Misuse(f"no passphrase: set {VARIABLE} or {VARIABLE}_FILE where the Flower process is started")
+    file = os.environ.get(PASSPHRASE_FILE)
+    if not file and not os.environ.get(PASSPHRASE):
+        raise Misuse(f"no passphrase: set {PASSPHRASE} or {PASSPHRASE_FILE} where the Flower process is started")
     return ask_passphrase(Path(file) if file else None)
 
 
@@ -127,13 +129,14 @@ class Resident:
         mark = self._home / "flower" / MARK
         with suppress(OSError, ValueError):
             if time.time() - mark.stat().st_mtime < STARTING_S:
-                os.kill(int(mark.read_text()), 0)
-                return True
+                return _lives(int(mark.read_text()))
         return False
 
     def _start(self) -> subprocess.Popen[bytes]:
-        word = passphrase(self._home)
+        passphrase(self._home)  # told here if there is none
         command = [sys.executable, "-P", "-c", "from privfl.cli import main; main()", "site", "run", str(self._home)]
+        if (file := os.environ.get(PASSPHRASE_FILE)) and not os.environ.get(PASSPHRASE):
+            command += ["--passphrase-file", os.path.abspath(file)]  # its content comes into nobody's environment
         log = os.open(self._home / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             child = subprocess.Popen(  # noqa: S603 - this very interpreter, and no words of a stranger
@@ -142,7 +145,6 @@ class Resident:
                 stdout=log,
                 stderr=log,
                 cwd=self._home,
-                env={**os.environ, **({"PRIVFL_PASSPHRASE": word} if word else {})},
                 start_new_session=True,
             )
         finally:
@@ -150,6 +152,18 @@ class Resident:
         _children.append(child)
         (self._home / "flower" / MARK).write_text(str(child.pid))
         return child
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended, and that nobody has asked about (in a container), does not."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[:1]
+    except ProcessLookupError:
+        return False
+    except OSError:  # no such folder on this system, or another user's process
+        return True
+    return state != ["Z"]
 
 
 def _why(code: int) -> str:
