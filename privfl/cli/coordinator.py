@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,7 @@ from privfl.cli.roles import (
     quoted,
     tell,
 )
+from privfl.cli.serve import FLOWER_RUN, next_run
 from privfl.errors import Misuse
 
 __all__ = ["app"]
@@ -109,6 +111,15 @@ def join(
         },
         f"joined {roster.federation}: roster version {roster.version}, policy version {joined.policy.version}",
         f"Authority pinned here: {held}",
+        _next_step(folder),
+    )
+
+
+def _next_step(folder: Path) -> str:
+    command = next_run(folder)
+    if command == FLOWER_RUN:
+        return f"Next: privfl train TASK or privfl query STUDY, with --coordinator {folder} --detach; then: {command}"
+    return (
         f"Next, when the sites run: privfl train TASK or privfl query STUDY, with --coordinator {folder}; or, to serve "
-        f"task after task: privfl coordinator run {quoted(folder)}",
+        f"task after task: {command}"
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from privfl.cli.roles import now, passphrase, quoted
-from privfl.cli.serve import LogLevel, Stop
+from privfl.cli.serve import LogLevel, Stop, check_own_wire, next_run
 from privfl.errors import Malformed, Misuse, PrivflError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def carry_out(
 
     signed = b"" if mandate is None else _content(mandate)
     running = holder(coordinator) is not None
+    if not running and not detach:
+        check_own_wire(coordinator)
     word = "" if running or detach else passphrase(coordinator, passphrase_file)
     # opened before anything is queued: a coordinator that cannot run must not keep a task to run it later
     home = None if running or detach else CoordinatorHome.open(coordinator, word, now())
@@ -89,7 +91,7 @@ def _tell_queued(job: Job, coordinator: Path, running: bool, as_json: bool) -> N
         return
     typer.echo(f"task {job.id} is in the queue of {coordinator}")
     if not running:
-        typer.echo(f"Next: privfl coordinator run {quoted(coordinator)}")
+        typer.echo(f"Next: {next_run(coordinator)}")
 
 
 def _here(job: Job, home: OpenCoordinator, pace: tuple[float, ...], level: LogLevel, *, quiet: bool) -> None:
@@ -146,8 +148,7 @@ def _follow(job: Job, coordinator: Path) -> None:
         while not (state := job.state()).over:
             if holder(coordinator) is None and not job.state().over:
                 raise Misuse(
-                    f"the coordinator on {coordinator} has stopped; task {job.id} goes on with: "
-                    f"privfl coordinator run {quoted(coordinator)}"
+                    f"the coordinator on {coordinator} has stopped; task {job.id} goes on with: {next_run(coordinator)}"
                 )
             bar.look()
             if bar.operators and not told:

@@ -13,8 +13,21 @@ from rich.markup import escape
 
 from privfl.cli import status
 from privfl.cli.roles import AsJson, Folder, PassphraseFile, now, passphrase, quoted, tell
+from privfl.errors import Misuse
 
-__all__ = ["LogFormat", "LogLevel", "Stop", "add_to_coordinator", "add_to_site", "logging_to"]
+__all__ = [
+    "FLOWER_RUN",
+    "LogFormat",
+    "LogLevel",
+    "Stop",
+    "add_to_coordinator",
+    "add_to_site",
+    "check_own_wire",
+    "logging_to",
+    "next_run",
+]
+
+FLOWER_RUN = "flwr run APP CONNECTION (docs/flower.md)"
 
 
 class LogFormat(StrEnum):
@@ -63,6 +76,23 @@ def logging_to(folder: Path, name: str, form: LogFormat, level: LogLevel, file: 
 
     target = None if str(file) == "-" else file or folder / f"{name}.log"
     configure(form.value, file=target, level=level.value.upper(), who=folder.resolve().name)
+
+
+def next_run(coordinator: Path) -> str:
+    """The command that runs what waits in the coordinator's queue."""
+    from privfl.homes.config import CoordinatorConfig  # noqa: PLC0415 - loaded when a command runs
+
+    wire = CoordinatorConfig.read(coordinator).wire
+    return FLOWER_RUN if wire is not None and wire.kind == "flower" else f"privfl coordinator run {quoted(coordinator)}"
+
+
+def check_own_wire(coordinator: Path) -> None:
+    """Raise Misuse where only a Flower app can carry the coordinator's mail: no site would ever be heard here."""
+    if next_run(coordinator) == FLOWER_RUN:
+        raise Misuse(
+            f"the coordinator in {coordinator} speaks over Flower, and reaches its sites only from within the Flower "
+            f"app: queue tasks with --detach, and run them with: {FLOWER_RUN}"
+        )
 
 
 def add_to_site(app: typer.Typer) -> None:
@@ -128,6 +158,7 @@ def _run_coordinator(
     """
     from privfl.runtime.coordinator_process import Pace, run_coordinator  # noqa: PLC0415
 
+    check_own_wire(folder)
     stop, word = Stop(), passphrase(folder, passphrase_file)
     logging_to(folder, "coordinator", log_format, log_level, log_file)
     approval = None if wait is None else int(wait * 1000)
