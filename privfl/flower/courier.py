@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Array, Message
@@ -36,6 +36,7 @@ FOREIGN_S = 60.0  # until a node that is no site of this federation is asked aga
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 30.0
 SWEEP_S = 60.0
 WORDS = 300
+SHOWN = 10  # nodes that are named
 _TRANSPORT = ("httpx", "httpcore", "grpc")
 
 
@@ -142,14 +143,17 @@ class Courier:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _sites(self) -> dict[bytes, list[int]]:
+        found: dict[bytes, list[int]] = {}
+        for node in list(self._nodes.values()):
+            if (site := node.site) is not None:
+                found.setdefault(site, []).append(node.id)
+        return found
+
     @property
     def sites(self) -> dict[str, list[int]]:
         """Which nodes say that they are which site, by the site's name."""
-        found: dict[str, list[int]] = {}
-        for node in list(self._nodes.values()):
-            if node.site is not None:
-                found.setdefault(self._names[node.site], []).append(node.id)
-        return found
+        return {self._names[site]: nodes for site, nodes in self._sites().items()}
 
     def _work(self) -> None:
         pause, back_off = self._tick, FIRST_BACKOFF_S
@@ -211,11 +215,12 @@ class Courier:
         for new in here - self._nodes.keys():
             self._nodes[new] = _Node(new)
 
-    def _name(self, node: _Node) -> str:
-        if node.site is None:
+    def _name(self, node: _Node, sites: Mapping[bytes, Sequence[int]] | None = None) -> str:
+        site = node.site  # read once: the courier's thread may learn better meanwhile
+        if site is None:
             return f"node {node.id}"
-        name = self._names[node.site]
-        return name if len(self.sites[name]) == 1 else f"{name} (node {node.id})"
+        alone = len((self._sites() if sites is None else sites).get(site, ())) <= 1
+        return self._names[site] if alone else f"{self._names[site]} (node {node.id})"
 
     def _problem(self, node: _Node, words: str) -> None:
         if words and words != node.problem:
@@ -225,10 +230,12 @@ class Courier:
     @property
     def problems(self) -> dict[str, str]:
         """What keeps mail from a site or node, in words, by name."""
-        found = {self._name(node): node.problem for node in list(self._nodes.values()) if node.problem}
-        for name, nodes in self.sites.items():
+        sites = self._sites()
+        found = {self._name(node, sites): node.problem for node in list(self._nodes.values()) if node.problem}
+        for site, nodes in sites.items():
             if len(nodes) > 1:
-                found[name] = f"nodes {', '.join(map(str, sorted(nodes)))} all say that they are it; each gets its mail"
+                several = f"{', '.join(map(str, sorted(nodes)[:SHOWN]))}{', …' if len(nodes) > SHOWN else ''}"
+                found[self._names[site]] = f"nodes {several} all say that they are it; each gets its mail"
         return {**found, "Flower": self._trouble} if self._trouble else found
 
     # -- replies ------------------------------------------------------------------------------------
