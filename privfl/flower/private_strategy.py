@@ -35,7 +35,6 @@ from privfl.learn.update_schema import app_schema
 from privfl.learn.update_spec import EXAMPLES, UpdateSpec, bounded
 from privfl.runtime.coordinator_process import CoordinatorProcess, Pace
 from privfl.runtime.fit import PrivacyReport, Transcripts
-from privfl.runtime.status import Phase
 from privfl.runtime.update_jobs import Request, UpdateJobs, compile_update, find_job, run_job
 from privfl.runtime.update_run import UpdateFit, UpdateRow
 from privfl.wires.flower import spool_of
@@ -204,14 +203,14 @@ class PrivateStrategy(Strategy):
                 with courier:
                     fit = run_job(process, job)
             except PrivflError as error:
-                process._update(phase=Phase.FAILED, error=str(error), force=True)
+                process.end(str(error))
                 if courier.ended:
                     raise WireError(f"{courier.ended}; run the app again, and it goes on") from error
                 hints = "; ".join(f"{who}: {words}" for who, words in courier.problems.items())
                 if hints:
                     log.error("%s", hints)
                 raise
-            process._update(phase=Phase.DONE, waits_for="", force=True)
+            process.end()
         return _result(fit, job.result)
 
     def _live(

@@ -25,7 +25,7 @@ from privfl.runtime.coordinator import RoundResult
 from privfl.runtime.coordinator_process import CoordinatorProcess, Pace
 from privfl.runtime.jobs import Job, jobs_of, kind_of, submit
 from privfl.runtime.logs import configure
-from privfl.runtime.status import CoordinatorStatus, Phase, show_failed_start, write_notes
+from privfl.runtime.status import CoordinatorStatus, show_failed_start, write_notes
 from privfl.wires.flower import Spool, SpoolMailbox, spool_of
 from privfl.wires.folder import FolderDelivery
 from privfl.wires.settings import FlowerSettings
@@ -146,11 +146,11 @@ def _run(
         log.info("stopped; the next run goes on where this one was")
     except BaseException as error:
         why = str(error) if isinstance(error, PrivflError) else type(error).__name__
-        process._update(phase=Phase.FAILED, error=why, force=True)
+        process.end(why)
         raise
     finally:
         write_notes(home.folder, ())
-    process._update(phase=Phase.DONE, waits_for="", force=True)
+    process.end()
     if courier.ended:
         raise WireError(f"{courier.ended} before its jobs were done; run the app again, and they go on")
     _check([job for job in jobs_of(home.folder) if job.id not in before], courier)

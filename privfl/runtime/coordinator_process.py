@@ -308,6 +308,13 @@ class CoordinatorProcess:
 
     # -- status -------------------------------------------------------------------------------------
 
+    def end(self, error: str | None = None) -> None:
+        """Show how the process ended: well, or why not."""
+        if error is None:
+            self._update(phase=Phase.DONE, waits_for="", force=True)
+        else:
+            self._update(phase=Phase.FAILED, error=error, force=True)
+
     def _show(self) -> None:
         if not hasattr(self, "_status"):
             return
@@ -404,9 +411,9 @@ def run_coordinator(
                 process.serve(stop, once=once)
             except BaseException as error:
                 why = str(error) if isinstance(error, PrivflError) else type(error).__name__
-                process._update(phase=Phase.FAILED, error=why, force=True)
+                process.end(why)
                 raise
-            process._update(phase=Phase.DONE, waits_for="", force=True)
+            process.end()
     except PrivflError as error:
         if process is None:
             show_failed_start(folder, CoordinatorStatus, error, clock.now())
