@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from privfl_keys.signing import VerifyKey
 
 from privfl.flower.client import AT_FAULT, Work, Worked, add_to, carrier_of, exchange, handler, site_app
 from privfl.flower.local_grid import LocalGrid
@@ -23,6 +24,7 @@ from privfl.flower.resident import Resident, own_id
 from privfl.homes.lock import Lock, holder
 from privfl.wires.flower import spool_of
 from privfl.wires.flower_carry import Load
+from privfl.wires.flower_peers import PEERS, Peers
 from tests.flower.carried import Carried, carried
 from tests.flower.town import OWN, Site, Town, site_id
 from tests.forking import end_with_parent
@@ -40,9 +42,15 @@ def world(tmp_path: Path) -> Iterator[Carried]:
         yield made
 
 
+def courier(home: Path | str | None) -> bytes:
+    """Whose courier this site's node answers."""
+    known = Path(str(home)) / PEERS
+    return VerifyKey(Peers.decode(known.read_bytes()).keys[0]).site_id if known.is_file() else OWN
+
+
 def asked(home: Path | str | None, load: Load | None = None, content: RecordDict | None = None) -> Load:
     """What a node's handler replies."""
-    message = Message(packed(load or Load(OWN), ()) if content is None else content, 1, "query.privfl")
+    message = Message(packed(load or Load(courier(home)), ()) if content is None else content, 1, "query.privfl")
     config: dict[str, Any] = {} if home is None else {"privfl-site": str(home)}
     return unpacked(handler(message, Context(1, 1, config, RecordDict(), {})).content)[0]
 
@@ -68,6 +76,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no YAML": (lambda home: (home / "site.yaml").write_bytes(b"\xff\0") and home, AT_FAULT, "names no wire"),
     "no request": (lambda home: (home / "request").unlink() or home, AT_FAULT, "privfl site request"),
     "damaged request": (lambda home: (home / "request").write_bytes(b"x") and home, AT_FAULT, "privfl site request"),
+    "no coordinator known": (lambda home: (home / PEERS).unlink() or home, AT_FAULT, "privfl site join"),
     "spool in the way": (
         lambda home: (home / "flower").write_text("a file") and home,
         AT_FAULT,
