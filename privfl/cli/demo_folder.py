@@ -27,7 +27,7 @@ __all__ = [
 
 MARKER = "privfl-demo.json"
 WORD_FILE = "passphrase"
-PARTS = ("federation", "rows", WORD_FILE)
+PARTS = ("federation", "rows", "flower", WORD_FILE)
 EARLIER = ".earlier"
 
 

@@ -102,7 +102,7 @@ class WireSettings(Declared):
 
     def stored(self) -> Any:
         """As a configuration keeps it."""
-        return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True) | {"kind": self.kind}
+        return {"kind": self.kind, **self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)}
 
     def __str__(self) -> str:
         return self.kind
@@ -309,7 +309,7 @@ class FederationFile(Declared):
         return parsed(fields)
 
     def to_yaml(self) -> str:
-        """As :func:`read_federation` reads it; every text is in quotes, so that none is taken for something else."""
+        """As :func:`read_federation` reads it; every text but a field's name is in quotes, or it might mean a number."""
         import yaml  # noqa: PLC0415 - only who writes YAML pays for it
 
         class Quoting(yaml.SafeDumper):
@@ -317,7 +317,8 @@ class FederationFile(Declared):
 
         Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, '"'))
         fields = {"federation": self.federation, "wire": self.wire.stored()}
-        return yaml.dump(fields, Dumper=Quoting, sort_keys=False, allow_unicode=True, width=10**6)
+        text = yaml.dump(fields, Dumper=Quoting, sort_keys=False, allow_unicode=True, width=10**6)
+        return re.sub(r'^((?:  )?)"([a-z_]+)":', r"\1\2:", text, flags=re.MULTILINE)
 
 
 def parsed(fields: Any) -> WireSettings:
