@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,6 +34,7 @@ from privfl_keys.storefile import MAX_FILE_BYTES, check_folder, read_private
 __all__ = ["AwsKms", "DataKey", "KmsClient", "KmsKeyStore", "is_kms_store"]
 
 PURPOSE: Final = "privfl key store"
+KEY_BYTES: Final = 32
 _Text = Annotated[str, Bounds(1, 2048)]
 
 
@@ -211,12 +213,12 @@ class AwsKms:
     def new_data_key(self, context: Mapping[str, str]) -> DataKey:
         """Ask for a data key; raises KeyStoreError with what to do."""
         found = self._call("GenerateDataKey", self.key, context, KeySpec="AES_256")
-        return DataKey(SecretBytes(found["Plaintext"]), found["CiphertextBlob"], found["KeyId"])
+        return DataKey(_drawn(found, self.key), found["CiphertextBlob"], found["KeyId"])
 
     def unwrap(self, wrapped: bytes, key_id: str, context: Mapping[str, str]) -> SecretBytes:
         """Decrypt a data key; raises KeyStoreError with what to do."""
         found = self._call("Decrypt", key_id, context, CiphertextBlob=wrapped)
-        return SecretBytes(found["Plaintext"])
+        return _drawn(found, key_id)
 
     def __repr__(self) -> str:
         return f"AwsKms({self.key!r})"
@@ -246,9 +248,24 @@ class AwsKms:
             raise KeyStoreError(_said(action, key, context, error.response.get("Error", {}))) from None
         except (BotoCoreError, ValueError) as error:
             raise KeyStoreError(
-                f"AWS KMS cannot be asked for {key} ({type(error).__name__}: {str(error)[:200]}); check region, "
+                f"AWS KMS cannot be asked for {key} ({type(error).__name__}: {_bare(error)}); check region, "
                 "endpoint, profile and credentials (aws sts get-caller-identity)"
             ) from None
+
+
+def _drawn(found: Mapping[str, Any], key: str) -> SecretBytes:
+    """The data key of an answer; whoever may encrypt by the service's key could have wrapped anything."""
+    plain = found.get("Plaintext")
+    if not isinstance(plain, bytes) or len(plain) != KEY_BYTES:
+        raise KeyStoreError(
+            f"what {key} unwraps is no data key of a key store: its file was altered; restore it from its backup"
+        )
+    return SecretBytes(plain)
+
+
+def _bare(error: Exception) -> str:
+    """An error's words, without what an address may hold before its host."""
+    return re.sub(r"//[^/\s]*@", "//", str(error))[:200]
 
 
 def _said(action: str, key: str, context: Mapping[str, str], error: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from privfl.wires.aws.admin import ABSENT, error_code
 from privfl.wires.aws.errors import Denied, translated
 from privfl.wires.aws.policies_plan import PROBE, Participant, Plan
-from privfl.wires.aws.session import Clients
+from privfl.wires.aws.session import Clients, queue_address
 
 __all__ = ["MARK", "Probe", "Tried", "check_member", "probes"]
 
@@ -224,4 +224,4 @@ class _Trial:
 
     def _url(self, arn: str) -> str:
         """The URL of a queue, from its ARN: for that of a foreign one nobody may be asked."""
-        return "/".join((self.clients.sqs.meta.endpoint_url.rstrip("/"), *arn.split(":")[-2:]))
+        return queue_address(self.clients, *arn.split(":")[-2:])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
-__all__ = ["Clients", "account_of", "clients"]
+__all__ = ["Clients", "account_of", "clients", "queue_address"]
 
 CONNECT_S, READ_S = 5, 60  # the longest poll is 20 s
 ATTEMPTS = 4
@@ -56,6 +56,12 @@ def account_of(settings: AwsSettings) -> str | None:
     if settings.account is not None:
         return settings.account
     return None if settings.role is None else settings.role.split(":")[4]
+
+
+def queue_address(made: Clients, account: str, name: str) -> str:
+    """The URL of a queue, without asking for it; of an endpoint by the environment, too, without user and password."""
+    endpoint = re.sub(r"//[^/]*@", "//", made.sqs.meta.endpoint_url)
+    return "/".join((endpoint.rstrip("/"), account, name))
 
 
 class Clients:
