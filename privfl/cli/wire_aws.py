@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from privfl.cli.roles import AsJson, Authority, PassphraseFile, now
 from privfl.errors import Misuse
@@ -190,7 +191,7 @@ def redrive(
         for heading in ("message", "age", "received", "why"):
             table.add_column(heading, overflow="fold")
         for one in found.messages:
-            table.add_row(one.what, f"{one.age_ms // 60_000} min", str(one.received), one.why)
+            table.add_row(Text(one.what), f"{one.age_ms // 60_000} min", str(one.received), Text(one.why))
         console.print(table)
     would = "would be " if dry_run else ""
     ours = sum(one.ours for one in found.messages) if dry_run else found.moved

@@ -16,6 +16,7 @@ __all__ = ["ensure_queues", "our_queues", "queue_tags", "queue_url"]
 # Deliveries without an acknowledgement until a message goes to the dead-letter queue. Every restart of a member, and
 # every return to the queue for want of room, counts as one.
 MAX_RECEIVE = 20
+PAGE = 1000  # names per answer; SQS says that there are more only to whoever names a number
 DAY_S, LONGEST_S = 86_400, 1_209_600
 MESSAGE = 262_144  # bytes: envelopes are smaller, and SQS charges by 64 KiB
 
@@ -112,7 +113,9 @@ def queue_tags(work: Work, url: str) -> dict[str, str]:
 def our_queues(work: Work, *, but: Collection[str] = ()) -> dict[str, tuple[str, dict[str, str]]]:
     """Every queue that carries the federation's tag, by name: URL and tags; ``but``: names that are passed over."""
     sqs, plan, found = work.clients.sqs, work.plan, {}
-    pages = sqs.get_paginator("list_queues").paginate(QueueNamePrefix=plan.everything)
+    pages = sqs.get_paginator("list_queues").paginate(
+        QueueNamePrefix=plan.everything, PaginationConfig={"PageSize": PAGE}
+    )
     listed = ask(
         "sqs", plan.queue(plan.everything + "*"), lambda: [u for one in pages for u in one.get("QueueUrls", [])]
     )

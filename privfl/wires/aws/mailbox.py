@@ -14,7 +14,7 @@ from privfl.wires.aws.inbox import ATTRIBUTE, FORMAT, AwsDelivery, Inbox
 from privfl.wires.aws.lease import Lease
 from privfl.wires.aws.names import queue_name, tags
 from privfl.wires.aws.retry import persist
-from privfl.wires.aws.session import Clients, account_of, clients
+from privfl.wires.aws.session import Clients, account_of, clients, queue_address
 from privfl.wires.envelope import MAX_ENVELOPE
 from privfl.wires.settings import AwsSettings, Place
 
@@ -86,6 +86,8 @@ class AwsMailbox:
         if self._closed.is_set():
             return
         self._closed.set()
+        if self._process != os.getpid():
+            return  # what the parent holds is the parent's
         ended = self._inbox.close()
         if self._lease is not None:
             self._lease.release()
@@ -142,7 +144,7 @@ def own_queue(made: Clients, place: Place) -> str:
             if account is None:
                 url: str = made.sqs.get_queue_url(QueueName=name)["QueueUrl"]
             else:
-                url = "/".join((made.sqs.meta.endpoint_url.rstrip("/"), account, name))
+                url = queue_address(made, account, name)
             found = made.sqs.list_queue_tags(QueueUrl=url).get("Tags", {})
         for tag, wanted in tags(place.federation, place.own).items():
             if tag not in found:
