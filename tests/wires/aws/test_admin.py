@@ -219,6 +219,20 @@ def test_what_is_foreign_is_refused_and_untouched(place: Place) -> None:
     assert "made" in outcomes(place.init())  # empty and nobody's: taken
 
 
+def test_a_bucket_that_only_looks_empty_is_not_taken(place: Place) -> None:
+    """Somebody's bucket whose last objects were deleted, with their versions kept: neither marked nor emptied."""
+    s3: Any = place.own.s3
+    s3.create_bucket(Bucket=place.bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3.put_bucket_versioning(Bucket=place.bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket=place.bucket, Key="thesis", Body=b"the only copy")
+    s3.delete_object(Bucket=place.bucket, Key="thesis")
+    for work in (place.init, lambda: destroy(Work(place.own, place.plan))):
+        with pytest.raises(Misuse, match="belongs to something else"):
+            work()
+    versions = s3.list_object_versions(Bucket=place.bucket)["Versions"]
+    assert [one["Key"] for one in versions] == ["thesis"]
+
+
 def test_a_key_of_somebody_else_stays_as_it_is(emulated: Emulator, tmp_path: Path) -> None:
     """A key that is there already is used, not changed, not deleted; the members' own policies allow its use."""
     place = founded(emulated, tmp_path / "aws", kms_key="alias/house")
