@@ -309,7 +309,7 @@ class FederationFile(Declared):
         return parsed(fields)
 
     def to_yaml(self) -> str:
-        """As :func:`read_federation` reads it; every text but a field's name is in quotes, or it might mean a number."""
+        """As :func:`read_federation` reads it; all text but fields' names is in quotes, or it might mean a number."""
         import yaml  # noqa: PLC0415 - only who writes YAML pays for it
 
         class Quoting(yaml.SafeDumper):
