@@ -64,6 +64,11 @@ def test_the_app_answers_to_its_name(world: Carried) -> None:
         assert len(unpacked(app(message, context).content)[0].own) == 32
 
 
+def without(home: Path, name: str) -> Path:
+    (home / name).unlink()
+    return home
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no site named": (lambda home: None, "this node names no site", "PRIVFL_SITE"),
     "no such folder": (lambda home: home / "nowhere", AT_FAULT, "has no site.yaml"),
@@ -74,9 +79,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "no wire": (lambda home: (home / "site.yaml").write_text("role: site\n") and home, AT_FAULT, "names no wire"),
     "no YAML": (lambda home: (home / "site.yaml").write_bytes(b"\xff\0") and home, AT_FAULT, "names no wire"),
-    "no request": (lambda home: (home / "request").unlink() or home, AT_FAULT, "privfl site request"),
+    "no request": (lambda home: without(home, "request"), AT_FAULT, "privfl site request"),
     "damaged request": (lambda home: (home / "request").write_bytes(b"x") and home, AT_FAULT, "privfl site request"),
-    "no coordinator known": (lambda home: (home / PEERS).unlink() or home, AT_FAULT, "privfl site join"),
+    "no coordinator known": (lambda home: without(home, PEERS), AT_FAULT, "privfl site join"),
     "spool in the way": (
         lambda home: (home / "flower").write_text("a file") and home,
         AT_FAULT,

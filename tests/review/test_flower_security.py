@@ -18,7 +18,9 @@ from privfl_keys import SigningKey
 from privfl.errors import Misuse, PrivflError
 from privfl.flower import resident
 from privfl.flower.client import SiteCarrier, Worked, exchange, handler, site_app
-from privfl.flower.courier import Courier
+from privfl.flower.courier import MOST_SENT
+from privfl.flower.courier_grid import PULL_AT_ONCE, PULL_BYTES, batches
+from privfl.flower.courier_nodes import Nodes
 from privfl.flower.local_grid import LocalGrid
 from privfl.flower.records import array_of, packed, unpacked
 from privfl.homes.lock import Lock, holder
@@ -208,17 +210,51 @@ def test_thousands_of_nodes_cost_little_to_look_at(tmp_path: Path, monkeypatch: 
     """What is told of nodes takes one look at each, not one at all of them for each."""
     town = Town(tmp_path)
     town.step(times=2)
-    looks, real = [0], Courier._sites
+    looks, real = [0], Nodes.of_sites
 
-    def counted(courier: Courier) -> dict[bytes, list[int]]:
+    def counted(nodes: Nodes) -> dict[bytes, list[int]]:
         looks[0] += 1
-        return real(courier)
+        return real(nodes)
 
-    monkeypatch.setattr(Courier, "_sites", counted)
+    monkeypatch.setattr(Nodes, "of_sites", counted)
     for node in town.courier._nodes.values():
         node.problem = "of some kind"
     assert len(town.courier.problems) == 2
     assert looks[0] == 1
+
+
+def test_replies_that_lie_in_memory_at_once_are_bounded(tmp_path: Path) -> None:
+    """By bytes as well as by number; a stranger that sends much is asked for alone, and slows nobody else's mail."""
+    town = Town(tmp_path, ("north", "south", "east"))
+    town.step(times=2)
+    courier = town.courier
+    under_way = {f"{at}": courier._nodes[1 + at % 2] for at in range(3 * PULL_AT_ONCE)}
+    assert [len(one) for one in batches(under_way, courier._usual)] == [PULL_AT_ONCE] * 3
+    big = os.urandom(1000)
+
+    def boastful(message: Message, context: Context) -> Message:
+        bodies = [(hashlib.sha256(big).digest(), array_of(big))]
+        return Message(packed(Load(bytes(32)), bodies), reply_to=message)
+
+    town.grid.add(9, {}, boastful)
+    town.step(61, times=3)
+    assert (courier._nodes[9].largest, courier._usual) == (1000, 0)
+    courier._nodes[9].largest = 2 * PULL_BYTES
+    found = batches({**under_way, "x": courier._nodes[9], "y": courier._nodes[1]}, courier._usual)
+    assert [len(one) for one in found] == [PULL_AT_ONCE] * 3 + [1, 1]
+    town.send("east", b"upload", big)
+    town.until(lambda: courier._usual == len(big))  # a member's reply tells what others may send
+    courier._usual = PULL_BYTES // 2
+    assert {len(one) for one in batches(under_way, courier._usual)} == {2}
+
+
+def test_a_node_that_answers_nothing_has_few_messages_under_way(tmp_path: Path) -> None:
+    """It cannot hold replies back, to have them all read at one moment."""
+    town = Town(tmp_path, ("north",), patience=1.0)
+    town.grid._keep = lambda *lost: None  # type: ignore[method-assign]
+    town.step(2.0, times=30)
+    assert town.courier.pushed > 2 * MOST_SENT
+    assert len(town.courier._nodes[1].sent) == MOST_SENT
 
 
 # -- bad moments ----------------------------------------------------------------------------------------------
@@ -286,7 +322,7 @@ def test_a_passphrase_from_a_file_comes_into_no_environment(
         def poll(self) -> int:
             return 0
 
-    monkeypatch.setattr(resident.subprocess, "Popen", Started)
+    monkeypatch.setattr("privfl.flower.resident.subprocess.Popen", Started)
     resident.Resident(site.home, 1)._start()
     ((command, options),) = started
     assert str(tmp_path / "secret") == command[command.index("--passphrase-file") + 1]
