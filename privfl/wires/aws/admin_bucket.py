@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from privfl.errors import Misuse
 from privfl.wires.aws.admin import ABSENT, Work, ask, compact, error_code, foreign, same
@@ -49,6 +49,8 @@ def bucket_tags(work: Work) -> dict[str, str] | None:
                 f"{work.plan.bucket}; names of buckets are the world's, so choose one that nobody has"
             ) from None
         raise translated(error, "s3", work.plan.bucket, opening=True) from None
+    except BotoCoreError as error:
+        raise translated(error, "s3", work.plan.bucket, opening=True) from None
     found = ask("s3", work.plan.bucket, s3.get_bucket_tagging, Bucket=name, none=ABSENT)
     return {} if found is None else {tag["Key"]: tag["Value"] for tag in found["TagSet"]}
 
@@ -78,6 +80,8 @@ def _make(work: Work) -> None:
     except ClientError as error:
         if error_code(error) == "BucketAlreadyExists":
             raise Misuse(f"the bucket {name} is another account's; choose another name in federation.yaml") from None
+        raise translated(error, "s3", work.plan.bucket, opening=True) from None
+    except BotoCoreError as error:
         raise translated(error, "s3", work.plan.bucket, opening=True) from None
     _mark(work)
 

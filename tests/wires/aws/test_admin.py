@@ -186,7 +186,8 @@ def _counting(place: Place, at: int | None) -> list[Any]:
 def _changes(seen: list[Any]) -> list[int]:
     """Numbers of the requests that follow what is made of each kind, where a break hurts most."""
     names = seen[1:]
-    return [names.index(name) + 2 for name in ("CreateKey", "CreateQueue", "CreateBucket", "CreateRole")]
+    after = [names.index(name) + 2 for name in ("CreateKey", "CreateQueue", "CreateBucket", "CreateRole")]
+    return [names.index("HeadBucket") + 1, *after]
 
 
 def test_what_is_foreign_is_refused_and_untouched(place: Place) -> None:
