@@ -200,7 +200,10 @@ def trust_policy(plan: Plan, member: Participant, trusted: str) -> Document:
         "Principal": {"AWS": trusted.replace("{name}", member.name)},
         "Action": ["sts:AssumeRole", "sts:TagSession"] if tags else ["sts:AssumeRole"],
     }
-    return _document([rule | ({"Condition": {"StringEquals": equal}} if equal else {})])
+    bound: Document = {"StringEquals": equal} if equal else {}
+    if tags:  # and no others, which policies elsewhere may look at
+        bound["ForAllValues:StringEquals"] = {"aws:TagKeys": sorted(settings.session_tags)}
+    return _document([rule | ({"Condition": bound} if bound else {})])
 
 
 def administrator_policy(plan: Plan) -> Document:

@@ -55,6 +55,9 @@ def _is_principal(principal: str, named: Any) -> bool:
 
 
 def _holds(operator: str, value: str | None, wanted: list[str]) -> bool:
+    if operator.startswith("ForAllValues:"):  # several are written with a comma here; none at all passes
+        each = value.split(",") if value else []
+        return all(_holds(operator.removeprefix("ForAllValues:"), one, wanted) for one in each)
     if operator == "Null":
         return (value is None) == (wanted == ["true"])
     if operator.endswith("IfExists"):

@@ -218,10 +218,11 @@ def test_trust_asks_for_the_external_id_and_the_tags() -> None:
     document = trust_policy(plan, site, "arn:aws:iam::999999999999:user/{name}")
     by = "arn:aws:iam::999999999999:user/site0"
     document["Statement"][0]["Resource"] = "*"  # a trust policy has none
-    right = {"sts:ExternalId": "trial-site0", "aws:RequestTag/privfl": "site0"}
+    right = {"sts:ExternalId": "trial-site0", "aws:RequestTag/privfl": "site0", "aws:TagKeys": "privfl"}
     for action in ("sts:AssumeRole", "sts:TagSession"):
         assert allowed(Request(by, action, "role", right), [], [document])
-    for context in ({}, {**right, "sts:ExternalId": "trial-site1"}, {**right, "aws:RequestTag/privfl": "site1"}):
+    for context in ({}, {**right, "sts:ExternalId": "trial-site1"}, {**right, "aws:RequestTag/privfl": "site1"},
+                    {**right, "aws:TagKeys": "privfl,department"}):  # fmt: skip
         assert not allowed(Request(by, "sts:AssumeRole", "role", context), [], [document])
     assert not allowed(Request(by + "1", "sts:AssumeRole", "role", right), [], [document])
 
