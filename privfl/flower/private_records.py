@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from privfl.errors import Misuse, Refused
-from privfl.learn.update_data import Answer, Fault
+from privfl.learn.update_answers import Answer, Fault
 from privfl.learn.update_inputs import Arrays, Ask
 
 __all__ = ["answer_of", "arrays_of", "ask_of", "message_of", "numbers_of", "record_of"]

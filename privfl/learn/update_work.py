@@ -17,7 +17,7 @@ import numpy.typing as npt
 from privfl.dp import Contribution, LocalReport, bounded_sum, site_vector
 from privfl.dp.norms import clip_rows
 from privfl.entropy import Entropy
-from privfl.learn.update_data import Answer, Fault, Function, answered, examples_of, metrics_of, vector_of
+from privfl.learn.update_answers import Answer, Fault, Function, answered, examples_of, metrics_of, vector_of
 from privfl.learn.update_inputs import Ask, Inputs
 from privfl.learn.update_spec import Bounded, Grain, UpdateSpec
 from privfl.ring import rotate

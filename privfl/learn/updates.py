@@ -251,15 +251,22 @@ class UpdateQuestion(Question):
     # -- the site ------------------------------------------------------------------------------------
 
     def check(self, data: Any) -> None:
-        """Raise DataError unless an app is at hand and its rows are those of this schema."""
+        """Raise DataError unless an app answers for rows of this schema, WireError while it is not at hand."""
+        self._check(data)
+        data.present()
+
+    def _check(self, data: Any) -> None:
         if not isinstance(data, AppData):
-            raise DataError("the question is about the training of a Flower app, and this site answers with a table")
+            raise DataError(
+                "the question is about the training of a Flower app, and this site answers with a table; end this "
+                "process: the private app then starts one that answers with the app (privfl site run HOME --app)"
+            )
         self.check_schema(data)
 
     def contribution(self, inputs: bytes, data: Any, entropy: Entropy, *, report: LocalReport | None = None) -> Int64s:
         """See :class:`~privfl.tasks.Question`; whatever the app's functions do, a vector comes back."""
         asked = self.read(inputs)
-        self.check(data)
+        self._check(data)  # charged by now: the calls themselves wait for an app that went meanwhile
         report = LocalReport() if report is None else report
         parts = Worker(self.spec, self.grain, self._seed(asked.round), entropy, report).parts(asked, data.call)
         release = self.sum_of(inputs).release

@@ -351,6 +351,7 @@ class SiteNode:
         """
         entropy = SlotEntropy(self._entropy, Label.NOISE, a.h0, self.party.id)
         try:
+            self.data.within(a.deadline - self._clock.now())
             return task.upload(inputs, self.data, entropy, seat=self._seat, report=self.report)
         except Exception as error:
             log.error("round %d: computing failed (%s); this site contributes zero", a.round, type(error).__name__)

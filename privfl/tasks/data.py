@@ -154,6 +154,9 @@ class SiteData:
             self._bound = self._load()
         return self._bound
 
+    def within(self, ms: int) -> None:
+        """Told, before a charged slot is computed, how long its announcement leaves; a table need not know."""
+
     def prepared(self, key: object, make: Callable[[], T]) -> T:
         """What ``make`` returns, kept under ``key``, such as an open connection to the rows."""
         if key not in self._prepared:
