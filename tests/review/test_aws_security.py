@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import itertools
+import os
 import re
 import threading
 import time
@@ -32,6 +33,7 @@ from privfl.wires.aws.bodies import Bodies
 from privfl.wires.aws.inbox import Inbox
 from privfl.wires.aws.lease import Lease
 from privfl.wires.aws.mailbox import AwsMailbox
+from privfl.wires.aws.names import body_key
 from privfl.wires.aws.policies_plan import Participant, Plan
 from privfl.wires.aws.session import Clients, account_of, queue_address
 from privfl.wires.settings import AwsSettings, Place
@@ -240,6 +242,26 @@ def test_an_answer_without_fields_is_no_traceback(monkeypatch: pytest.MonkeyPatc
     data = b"x" * 200
     with pytest.raises(WireError, match="cannot be understood"):
         Bodies(standing_in(s3=empty), "trial", NORTH).put(hashlib.sha256(data).digest(), data, SOUTH)
+
+
+def test_a_site_cannot_have_the_model_deleted_that_others_are_to_read() -> None:
+    """It puts something else under the model's name into its own place, and names it in a message: the coordinator
+    finds it false and drops it, and nothing else; the model goes when the round is over."""
+    model, deleted = os.urandom(100), list[str]()
+    name, east = hashlib.sha256(model).digest(), b"e" * 32
+    false = {"ContentLength": 100, "ETag": "e"}
+    store = SimpleNamespace(
+        put_object=lambda **_: {}, get_object=lambda **_: {**false, "Body": Body(100)},
+        delete_object=lambda Key, **_: deleted.append(Key),
+    )  # fmt: skip
+    hub = Bodies(standing_in(s3=store), "trial", b"h" * 32)
+    for recipient in (NORTH, SOUTH, east):
+        hub.put(name, model, recipient)
+    hub.get(name, 100, SOUTH)
+    hub.drop(name)
+    assert deleted == [body_key("trial", b"h" * 32, SOUTH, name)]
+    hub.drop(name)
+    assert set(deleted[1:]) == {body_key("trial", one, b"h" * 32, name) for one in (NORTH, SOUTH, east)}
 
 
 # -- two coordinators -------------------------------------------------------------------------------

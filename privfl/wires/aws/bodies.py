@@ -99,9 +99,16 @@ class Bodies:
         return found
 
     def drop(self, sha256: bytes) -> None:
-        """Delete what this member wrote or read by that name, as far as it remembers and may."""
+        """Delete what this member wrote or read by that name, as far as it remembers and may.
+
+        Where it did both, what it read goes and what it wrote stays until it is dropped once more: or a site could put
+        something else under the name of a body that all others are still to read, and have that deleted as false.
+        """
         with self._lock:
             keys = self._keys.pop(sha256, [])
+            read = [key for key in keys if key.split("/")[2] != self._own.hex()]
+            if read and len(read) < len(keys):
+                self._keys[sha256], keys = [key for key in keys if key not in read], read
         for key in keys:
             try:
                 with speaking("s3", self._arn(key)):
