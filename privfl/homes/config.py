@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -35,6 +36,7 @@ __all__ = [
 
 Format = Literal["csv", "tsv", "parquet", "feather", "jsonl", "excel"]
 Database = Literal["sqlite", "postgresql"]
+_LOOPBACK = re.compile(r"http://(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d+)?/?$")
 
 
 class KmsConfig(Declared):
@@ -48,6 +50,15 @@ class KmsConfig(Declared):
     region: str | None = Field(default=None, pattern=r"^[a-z]{2}(-[a-z]+)+-\d+$")
     endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+/?$")
     profile: str | None = Field(default=None, min_length=1, max_length=128)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _private(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and endpoint.startswith("http:") and not _LOOPBACK.match(endpoint):
+            raise ValueError(
+                "a data key would travel over plain http; write https://…, or http://127.0.0.1:PORT of an emulator"
+            )
+        return endpoint
 
     def client(self) -> KmsClient:
         """The service; nothing is asked of it yet."""

@@ -130,6 +130,8 @@ def test_without_the_key_nothing_opens(scene: Scene, kms: KmsConfig, cloud: Emul
         ("alias/west", "expected fields"),
         ({"key": "alias/we st"}, "key"),
         ({"key": "alias/west", "endpoint": "ftp://x"}, "endpoint"),
+        ({"key": "alias/west", "endpoint": "http://kms.example:80"}, "over plain http"),
+        ({"key": "alias/west", "endpoint": "http://127.0.0.1.example"}, "over plain http"),
         ({"key": "alias/west", "secret": "x"}, "secret"),
     ],
 )
