@@ -92,6 +92,7 @@ class Carrier:
     ) -> None:
         self.spool, self.own, self._check, self._most = spool, own, check, most
         self._box, self._room = box_name(own), most
+        self._kept: set[BodyRef] = set()  # by the load in hand
         spool.mailbox(own)  # its folders
 
     # -- outgoing -----------------------------------------------------------------------------------
@@ -154,6 +155,7 @@ class Carrier:
             sender: the other member, who must have written every letter. bodies: by SHA-256, as they came.
         """
         taken, mark = Taken(), _file(sender, "")
+        self._kept.clear()
         waiting = sum(name.endswith(mark) for name in self.unread())
         self._room = None if self._most is None or not bodies else self._most - self._stored()
         for name, data in load.letters:
@@ -200,12 +202,15 @@ class Carrier:
         taken.new += 1
 
     def _keep(self, ref: BodyRef, data: bytes | memoryview) -> None:
+        if ref in self._kept:
+            return  # many letters may name one large body
         check_body(ref, data)  # type: ignore[arg-type]  # a view has the same length and hash
         if self._room is not None and not self.spool.bodies.has(ref.sha256):
             self._room -= ref.size
             if self._room < 0:
                 raise WireError("there is no room for more bodies until those that wait here are done with")
         self.spool.keep(ref.sha256, data)
+        self._kept.add(ref)
 
     def _stored(self) -> int:
         return sum(found.st_size for _, found in self._bodies())

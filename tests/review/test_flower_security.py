@@ -25,7 +25,7 @@ from privfl.flower.local_grid import LocalGrid
 from privfl.flower.records import array_of, packed, unpacked
 from privfl.homes.lock import Lock, holder
 from privfl.wires import Envelope
-from privfl.wires.envelope import BodyRef, seal_envelope
+from privfl.wires.envelope import BodyRef, check_body, seal_envelope
 from privfl.wires.flower_carry import BOX_MOST, MAX_LETTERS, Carrier, Load
 from privfl.wires.flower_peers import PEERS, Peers
 from tests.cli.support import Ran, called
@@ -204,6 +204,21 @@ def test_one_site_s_letters_do_not_fill_the_coordinator_s_box_for_the_others(tmp
         carrier.take(loud, Load(loud, letters=tuple(letters)), {})
     assert len(carrier.unread()) == BOX_MOST
     assert carrier.take(quiet, Load(quiet, letters=((name(1), letter(SITES["south"], to=OWN)),)), {}).names == [name(1)]
+
+
+def test_a_body_that_many_letters_name_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member cannot keep the courier busy for minutes by naming one large body in every place of every letter."""
+    town, body, looks = Town(tmp_path), os.urandom(1000), [0]
+
+    def counted(ref: BodyRef, data: bytes) -> bytes:
+        looks[0] += 1
+        return check_body(ref, data)
+
+    monkeypatch.setattr("privfl.wires.flower_carry.check_body", counted)
+    own = site_id("north")
+    letters = tuple((name(at), letter(SITES["north"], *[body] * 8, to=OWN)) for at in range(MAX_LETTERS))
+    taken = town.courier._carrier.take(own, Load(own, letters=letters), {hashlib.sha256(body).digest(): body})
+    assert (taken.new, looks[0]) == (MAX_LETTERS, 1)
 
 
 def test_thousands_of_nodes_cost_little_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
