@@ -84,7 +84,7 @@ def exchange(message: Message, carrier: SiteCarrier, work: Work, *, hold: float 
     if taken.refused:
         log.warning("%d letters were no good", taken.refused)
     worked = work(carrier, hold, not load.to)
-    carrier.sweep()
+    carrier.spool.sweep()
     return _answered(message, carrier, load.own, tuple(taken.names), worked)
 
 

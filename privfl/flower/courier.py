@@ -156,7 +156,7 @@ class Courier:
         self._push()
         self._forget()
         if now - self._swept >= SWEEP_S:
-            self._carrier.sweep()
+            self._carrier.spool.sweep()
             self._swept = now
 
     # -- nodes --------------------------------------------------------------------------------------

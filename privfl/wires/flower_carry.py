@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from privfl.codec import Bounds, Record
 from privfl.errors import PrivflError, WireError
 from privfl.wires.envelope import MAX_ENVELOPE, BodyRef, Envelope, check_body
-from privfl.wires.flower import Spool
+from privfl.wires.flower import LISTING, Spool
 from privfl.wires.folder import box_name
 from privfl.wires.folder_files import exists, listed, read_regular, wire_failure
 
@@ -32,9 +31,7 @@ MAX_NAMES = 512
 MAX_PROBLEM = 500
 SEEN, SEEN_MOST = "seen", 1024  # names of what came in, so that a repetition is not shown to the reader again
 BOX_MOST = 512  # letters of one sender that may wait in the own box: nobody fills it for the others
-STALE_S = 120.0  # a body that no letter names, and that nobody has put again for so long, goes
 _NAME = re.compile(r"[0-9]{20}-[0-9]{8}-[0-9a-f]{16}")
-LISTING = 10_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Carrier:
 
     def waiting(self, recipient: bytes) -> list[str]:
         """Names of the letters that wait for ``recipient``, about in the order in which they were written."""
-        return self._names(box_name(recipient))
+        return self.spool.names(box_name(recipient))
 
     def letter(self, recipient: bytes, name: str) -> Letter | None:
         """An outgoing letter; None if it has gone.
@@ -146,7 +143,7 @@ class Carrier:
 
     def unread(self) -> list[str]:
         """Names of the letters in the own box that their reader has not done with."""
-        return self._names(self._box)
+        return self.spool.names(self._box)
 
     def take(self, sender: bytes, load: Load, bodies: Mapping[bytes, bytes | memoryview]) -> Taken:
         """Put a load's letters, with their bodies, into the own box; what is returned is durable.
@@ -157,7 +154,7 @@ class Carrier:
         taken, mark = Taken(), _file(sender, "")
         self._kept.clear()
         waiting = sum(name.endswith(mark) for name in self.unread())
-        self._room = None if self._most is None or not bodies else self._most - self._stored()
+        self._room = None if self._most is None or not bodies else self._most - self.spool.stored()
         for name, data in load.letters:
             if not _NAME.fullmatch(name):
                 taken.refused += 1
@@ -212,9 +209,6 @@ class Carrier:
         self.spool.keep(ref.sha256, data)
         self._kept.add(ref)
 
-    def _stored(self) -> int:
-        return sum(found.st_size for _, found in self._bodies())
-
     def _seen(self, file: str) -> bool:
         try:
             with self.spool.tree.inside("boxes", self._box, SEEN) as folder:
@@ -231,50 +225,6 @@ class Carrier:
             ages = {name: os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns for name in names}
             for name in sorted(names, key=ages.__getitem__)[: len(names) - SEEN_MOST // 2]:
                 os.unlink(name, dir_fd=folder)
-
-    # -- bodies -------------------------------------------------------------------------------------
-
-    def sweep(self, stale_s: float = STALE_S) -> int:
-        """Remove bodies that no waiting letter names and that nobody has put for ``stale_s``; returns how many."""
-        before, gone = time.time() - stale_s, 0
-        old = [name for name, found in self._bodies() if found.st_mtime < before]
-        if not old:
-            return 0
-        named = {ref.sha256.hex() for box in self._boxes() for ref in self._refs(box)}
-        for name in old:
-            if name not in named:
-                with contextlib.suppress(OSError), self.spool.tree.inside("bodies", name[:2]) as folder:
-                    if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < before:  # put again meanwhile
-                        os.unlink(name, dir_fd=folder)
-                        gone += 1
-        return gone
-
-    def _bodies(self) -> Iterator[tuple[str, os.stat_result]]:
-        for at in range(256):
-            with contextlib.suppress(OSError), self.spool.tree.inside("bodies", f"{at:02x}") as folder:
-                for name in listed(folder, LISTING):
-                    with contextlib.suppress(OSError):
-                        yield name, os.stat(name, dir_fd=folder, follow_symlinks=False)
-
-    def _boxes(self) -> list[str]:
-        with wire_failure(self.spool.path), self.spool.tree.inside("boxes") as folder:
-            return [name for name in listed(folder, LISTING) if len(name) == 64]
-
-    def _refs(self, box: str) -> Iterator[BodyRef]:
-        for name in self._names(box):
-            with contextlib.suppress(OSError, PrivflError):
-                with self.spool.tree.inside("boxes", box, "new") as folder:
-                    data = read_regular(folder, name, MAX_ENVELOPE + 1)
-                yield from Envelope.decode(data or b"").bodies
-
-    def _names(self, box: str) -> list[str]:
-        try:
-            with self.spool.tree.inside("boxes", box, "new") as folder:
-                return sorted(listed(folder, LISTING))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise WireError(f"{self.spool.path} cannot be read ({error.strerror}); check its mode and mount") from None
 
 
 def _file(sender: bytes, name: str) -> str:

@@ -232,15 +232,15 @@ def test_bodies_go_when_no_letter_names_them(north: Carrier) -> None:
     for sha256, body in zip(hashes, bodies, strict=True):
         box.put_body(sha256, body)
     box.send(SOUTH, sealed(NORTH, SOUTH, bodies[0]))
-    assert north.sweep() == 0
+    assert north.spool.sweep() == 0
     for sha256 in hashes:
         path = north.spool.path / "bodies" / sha256.hex()[:2] / sha256.hex()
         os.utime(path, (time.time() - 1000,) * 2)
     box.put_body(hashes[1], bodies[1])
-    assert north.sweep() == 1
+    assert north.spool.sweep() == 1
     assert [north.spool.bodies.has(sha256) for sha256 in hashes] == [True, True, False]
     north.confirmed(SOUTH, north.waiting(SOUTH))
-    assert north.sweep() == 1
+    assert north.spool.sweep() == 1
 
 
 def test_what_is_no_letter_does_not_stand_in_the_way(north: Carrier) -> None:
