@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,6 +15,10 @@ from rich.markup import escape
 from privfl.cli import status
 from privfl.cli.roles import AsJson, Folder, PassphraseFile, now, passphrase, quoted, tell
 from privfl.errors import Misuse
+
+if TYPE_CHECKING:
+    from privfl.homes.site import OpenSite
+    from privfl.tasks import SiteData
 
 __all__ = [
     "FLOWER_RUN",
@@ -117,6 +122,13 @@ def _run_site(
         float,
         typer.Option(min=0, help="Seconds after an announcement at which every upload leaves, however long it took."),
     ] = 0.0,
+    app: Annotated[
+        bool,
+        typer.Option("--app", help="Answer with a private Flower app, whose process calls in, not with a bound table."),
+    ] = False,
+    app_schema: Annotated[
+        Path | None, typer.Option(help="With --app: the schema that the policy pins [default: FOLDER/schema.yaml].")
+    ] = None,
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
     log_file: File = None,
@@ -133,8 +145,20 @@ def _run_site(
     stop, word = Stop(), passphrase(folder, passphrase_file)
     logging_to(folder, "site", log_format, log_level, log_file)
     idle_ms = None if idle is None else int(idle * 1000)
-    uploads = run_site(folder, word, stop=stop, idle_ms=idle_ms, answer_after_ms=int(answer_after * 1000))
+    data = _app_data(folder, app_schema) if app or app_schema else None
+    uploads = run_site(folder, word, stop=stop, idle_ms=idle_ms, answer_after_ms=int(answer_after * 1000), data=data)
     tell(as_json, {"uploads": uploads}, f"{folder}: stopped after {uploads} uploads; everything is settled")
+
+
+def _app_data(folder: Path, pinned: Path | None) -> Callable[[OpenSite], SiteData]:
+    """What answers in place of a bound table: the functions of the app whose process listens in the folder."""
+    from privfl.homes.app_socket import AppCaller  # noqa: PLC0415 - and below: loaded when a command runs
+    from privfl.learn.update_data import AppData  # noqa: PLC0415
+    from privfl.learn.update_schema import app_schema  # noqa: PLC0415
+
+    calls = AppCaller(folder)
+    schema = folder / "schema.yaml" if pinned is None else pinned
+    return lambda site: AppData(app_schema(site.policy, schema), calls, calls.present, calls.within)
 
 
 def _run_coordinator(

@@ -1,27 +1,31 @@
 """The client's line: ``app = private(app)`` puts a ClientApp's own functions behind its site's policy and ledger.
 
-What comes in is the courier's mail alone. The site is opened inside this process, since the app's functions live here;
-they are called after the charge, and what they return goes into the masked, noised vector and nowhere else.
+What comes in is the courier's mail alone. The app's functions live here and the site in a process of its own, which
+calls them after its charge; what they return goes into the masked, noised vector and nowhere else.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from privfl.errors import Misuse, PrivflError, WireError
-from privfl.flower.client import ACTION, AT_FAULT, HOLD_S, Worked, carrier_of, exchange, site_home
+from privfl.flower.client import ACTION, AT_FAULT, HOLD_S, carrier_of, exchange, site_home
 from privfl.flower.records import packed
-from privfl.wires.flower_carry import Carrier, Load
+from privfl.wires.flower_carry import Load
 
-__all__ = ["PLAIN_REFUSED", "PrivateApp", "private"]
+if TYPE_CHECKING:
+    from privfl.learn.update_answers import Answer, Function
+    from privfl.learn.update_inputs import Arrays, Ask
+
+__all__ = ["PLAIN_REFUSED", "PrivateApp", "Site", "private"]
 
 log = logging.getLogger("privfl.flower")
 
@@ -30,7 +34,6 @@ PLAIN_REFUSED = (
     "would carry a single site's update"
 )
 SCHEMA, ANSWER_AFTER = "privfl-schema", "privfl-answer-after-ms"
-PAUSE_S = 0.02
 
 
 def private(app: ClientApp, *, passphrase: str | None = None, hold: float = HOLD_S) -> PrivateApp:
@@ -100,63 +103,48 @@ class PrivateApp(ClientApp):
         from privfl.flower.resident import site_wire  # noqa: PLC0415 - after the cheap checks
 
         home = site_home(context.node_config).absolute()  # the app's functions may change the working directory
-        site_wire(home)  # a site of another wire is no use here
-        schema = context.node_config.get(SCHEMA)
-        pinned = Path(schema).expanduser() if isinstance(schema, str) else home / "schema.yaml"
-        after = context.node_config.get(ANSWER_AFTER, 0)
-        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
-            raise Misuse(f"{ANSWER_AFTER} of this node is {after!a:.40}; write milliseconds, 0 or more")
-        work = _Site(home, self._word, self._inner, message, context, pinned, after)
-        return exchange(message, carrier_of(home), work, hold=self._hold)
+        wire = site_wire(home)  # a site of another wire is no use here
+        site = Site(home, self._word, partial(self._called, message, context), *_settings(context, home))
+        carrier = carrier_of(home)
+        if not wire.resident:
+            from privfl.flower.private_visitor import Opened  # noqa: PLC0415 - all that a site needs
 
+            return exchange(message, carrier, Opened(site), hold=self._hold)
+        from privfl.flower.private_resident import Served  # noqa: PLC0415
 
-class _Site:
-    """The site of one message, opened once while there is mail for it."""
+        with Served(site, wire.idle) as work:  # listens before any mail is taken in
+            return exchange(message, carrier, work, hold=self._hold)
 
-    def __init__(
-        self, home: Path, word: str | None, app: ClientApp, message: Message, context: Context, pinned: Path, after: int
-    ) -> None:
-        self._home, self._word, self._app = home, word, app
-        self._message, self._context, self._pinned, self._after = message, context, pinned, after
-
-    def __call__(self, carrier: Carrier, hold: float, hello: bool) -> Worked:
-        """See :data:`privfl.flower.client.Work`. Where another message has the folder, its work is waited for."""
-        until = time.monotonic() + hold
-        while carrier.unread():
-            try:
-                self._serve(lambda: not carrier.unread())
-                return Worked()
-            except PrivflError as error:
-                from privfl.homes.lock import holder  # noqa: PLC0415
-
-                if holder(self._home) is None:
-                    log.error("%s", error)
-                    return Worked(problem="the site could not be opened or went on strike; its operator was told why")
-            if time.monotonic() >= until:
-                return Worked(working=True)
-            time.sleep(PAUSE_S)
-        return Worked()
-
-    def _serve(self, done: Callable[[], bool]) -> None:
-        from privfl.flower.resident import passphrase  # noqa: PLC0415 - and below: only where there is mail
-        from privfl.learn.update_data import AppData  # noqa: PLC0415
-        from privfl.learn.update_schema import app_schema  # noqa: PLC0415
-        from privfl.runtime.site_process import run_site  # noqa: PLC0415
-
-        run_site(
-            self._home,
-            passphrase(self._home) if self._word is None else self._word,
-            stop=done,
-            answer_after_ms=self._after,
-            data=lambda site: AppData(app_schema(site.policy, self._pinned), self._call),
-        )
-
-    def _call(self, ask: Any, arrays: Any) -> Any:
-        """One call of the app's own function; what it returns stays in this process."""
-        from privfl.flower.private_records import answer_of, message_of  # noqa: PLC0415
-        from privfl.learn.update_data import Fault  # noqa: PLC0415
+    def _called(self, message: Message, context: Context, ask: Ask, arrays: Arrays) -> Answer:
+        """One call of the app's own function; what it returns stays at this site."""
+        from privfl.flower.private_records import answer_of, message_of  # noqa: PLC0415 - where there is a call
+        from privfl.learn.update_answers import Fault  # noqa: PLC0415
 
         category, _, action = ask.kind.partition(".")
-        if f"{category}.{action or 'default'}" not in self._app._registered_funcs:
-            raise Fault(f"the app has no function for {ask.kind}")
-        return answer_of(self._app(message_of(self._message, ask, arrays), self._context), category)
+        if f"{category}.{action or 'default'}" not in self._inner._registered_funcs:
+            raise Fault(f"the app has no function for {ask.kind}", "missing")
+        return answer_of(self._inner(message_of(message, ask, arrays), context), category)
+
+
+@dataclass(frozen=True, repr=False)
+class Site:
+    """The site of one message. ``word``: its passphrase, if not the environment's. ``call``: the app's functions.
+
+    ``pinned``: the file of its schema. ``after``: milliseconds after an announcement at which every answer leaves.
+    """
+
+    home: Path
+    word: str | None
+    call: Function
+    pinned: Path
+    after: int
+
+
+def _settings(context: Context, home: Path) -> tuple[Path, int]:
+    """The schema's file and the milliseconds that this node is configured for; raises Misuse."""
+    schema = context.node_config.get(SCHEMA)
+    pinned = Path(schema).expanduser().absolute() if isinstance(schema, str) else home / "schema.yaml"
+    after = context.node_config.get(ANSWER_AFTER, 0)
+    if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+        raise Misuse(f"{ANSWER_AFTER} of this node is {after!a:.40}; write milliseconds, 0 or more")
+    return pinned, after

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +98,14 @@ def passphrase(home: Path | None = None) -> str:
 
 
 class Resident:
-    """The site in ``home`` as a process of its own; ``idle`` seconds without a request end it."""
+    """The site in ``home`` as a process of its own; ``idle`` seconds without a request end it.
 
-    def __init__(self, home: Path, idle: int) -> None:
-        self._home, self._idle = home, idle
+    Args:
+        options: more of ``privfl site run``, where this starts it. word: its passphrase, if not the environment's.
+    """
+
+    def __init__(self, home: Path, idle: int, options: Sequence[str] = (), word: str | None = None) -> None:
+        self._home, self._idle, self._options, self._word = home, idle, tuple(options), word
 
     def __call__(self, carrier: Carrier, hold: float, hello: bool) -> Worked:
         """See :data:`privfl.flower.client.Work`. A courier that says hello wakes the site, and does not wait for it."""
@@ -117,9 +122,15 @@ class Resident:
                     return Worked(problem=_why(child.returncode))
                 if child is None and not self._starting():
                     child = self._start()
-            time.sleep(pause)
-            pause = min(1.5 * pause, LAST_PAUSE_S)
+            worked = self._waited(pause)
+            until += worked
+            pause = FIRST_PAUSE_S if worked else min(1.5 * pause, LAST_PAUSE_S)
         return Worked(working=True)
+
+    def _waited(self, seconds: float) -> float:
+        """Let some time pass; returns by how many seconds the message may then take longer."""
+        time.sleep(seconds)
+        return 0.0
 
     def _starting(self) -> bool:
         """Whether a site that another message has started is not yet so far that it holds the folder."""
@@ -133,9 +144,11 @@ class Resident:
         return False
 
     def _start(self) -> subprocess.Popen[bytes]:
-        passphrase(self._home)  # told here if there is none
+        if self._word is None:
+            passphrase(self._home)  # told here if there is none
         command = [sys.executable, "-P", "-c", "from privfl.cli import main; main()", "site", "run", str(self._home)]
-        if (file := os.environ.get(PASSPHRASE_FILE)) and not os.environ.get(PASSPHRASE):
+        command += self._options
+        if self._word is None and (file := os.environ.get(PASSPHRASE_FILE)) and not os.environ.get(PASSPHRASE):
             command += ["--passphrase-file", os.path.abspath(file)]  # its content comes into nobody's environment
         log = os.open(self._home / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -145,6 +158,7 @@ class Resident:
                 stdout=log,
                 stderr=log,
                 cwd=self._home,
+                env=None if self._word is None else {**os.environ, PASSPHRASE: self._word},
                 start_new_session=True,
             )
         finally:

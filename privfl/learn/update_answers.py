@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from privfl.learn.update_inputs import Arrays, ArrayShape, Ask
 
-__all__ = ["Answer", "Fault", "Function", "answered", "examples_of", "metrics_of", "number_of", "vector_of"]
+__all__ = ["Answer", "Fault", "Function", "answered", "examples_of", "guarded", "metrics_of", "number_of", "vector_of"]
 
 log = logging.getLogger("privfl.site")
 
@@ -40,27 +40,40 @@ Function = Callable[[Ask, Arrays], Answer]
 
 
 class Fault(Exception):
-    """Why a function's answer counts for nothing; the text is one of a few and holds no value."""
+    """Why a function's answer counts for nothing; the text is one of a few and holds no value.
+
+    Args:
+        word: by which it is told from one process to another.
+    """
+
+    def __init__(self, text: str, word: str = "answer") -> None:
+        super().__init__(text)
+        self.word = word
 
 
 def answered(call: Function, ask: Ask, arrays: Mapping[str, npt.NDArray[Any]], number: int) -> Answer | None:
-    """Carry out one call on arrays of its own; None where the function did not come back with an answer.
-
-    Every way out of the function is caught but the operator's own Ctrl-C; only the kind of fault is logged. How it
-    would have NumPy and Python take warnings does not outlast it, or what follows could fail where it did not before.
-    """
-    own, process = {name: np.array(array) for name, array in arrays.items()}, os.getpid()
+    """Carry out one call on arrays of its own; None, and a line in the log, where it has no answer."""
     try:
-        with np.errstate(), warnings.catch_warnings():
-            return call(ask, own)
-    except KeyboardInterrupt:
-        raise
+        return guarded(call, ask, {name: np.array(array) for name, array in arrays.items()})
     except Fault as fault:
         log.error("round %d: the app's %s counts for nothing: %s", number, ask.kind, fault)
         return None
+
+
+def guarded(call: Function, ask: Ask, own: Arrays) -> Answer:
+    """Carry out one call; raises Fault for whatever it does but answer.
+
+    Every way out of the function is caught but the operator's own Ctrl-C; only the kind of fault is told. How it
+    would have NumPy and Python take warnings does not outlast it, or what follows could fail where it did not before.
+    """
+    process = os.getpid()
+    try:
+        with np.errstate(), warnings.catch_warnings():
+            return call(ask, own)
+    except (KeyboardInterrupt, Fault):
+        raise
     except BaseException as error:  # an early exit must not decide whether this site sends, either
-        log.error("round %d: the app's %s failed (%s); it counts for nothing", number, ask.kind, type(error).__name__)
-        return None
+        raise Fault(f"it failed ({type(error).__name__})", "failed") from None
     finally:
         if os.getpid() != process:  # a child that the function forked would send a second vector in this slot
             os._exit(70)
