@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from privfl.budget import WITHOUT_NOISE
@@ -18,10 +20,23 @@ EXACT = {
 }
 
 
+def straight() -> dict[str, pd.DataFrame]:
+    """Rows on one straight line per site, with slopes and offsets that are binary fractions.
+
+    A site rounds its change to integers at random; what is an integer to the last bit but a few has no other one.
+    """
+    dose = np.arange(-64, 65, 4) / 16
+    lines = {"north": (0.25, 0.0), "south": (0.5, 0.25), "east": (-0.125, -0.5)}
+    return {
+        name: pd.DataFrame({"dose": dose, "age": 50 + 20 * (slope * dose + offset), "ill": dose > 0})
+        for name, (slope, offset) in lines.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """Three sites whose policy asks for no noise."""
-    with town(tmp_path_factory.mktemp("exact"), 3, policy=EXACT) as made:
+    """Three sites whose policy asks for no noise, and whose fits are whole multiples of what is sent."""
+    with town(tmp_path_factory.mktemp("exact"), policy=EXACT, frames=straight()) as made:
         yield made
 
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression
 
 from privfl.errors import WireError
 from privfl.flower.local import RunFailed
 from privfl.flower.local.certificates import make_certificates
 from privfl.flower.local.runs import Runs
 from privfl.learn import Averaging
+from privfl.runtime import Federation
+from tests.flower.processes.conftest import straight
 from tests.flower.processes.town import SHIPPED, Town
-from tests.runtime.support import federation
+from tests.runtime.support import SCHEMA
 
-BARE = Averaging(label="age", estimator=Ridge(), unprotected=True)
+BARE = Averaging(label="age", estimator=LinearRegression(), unprotected=True)
 OPTIONS = {"estimator": json.loads(BARE.to_json())["estimator"], "unprotected": True}
 TASK = {"task": "averaging", "label": "age", "epsilon": None, "delta": None, "rounds": 1, "options": OPTIONS}
 
@@ -29,7 +31,8 @@ def test_the_shipped_app_gives_the_memory_wires_model_bit_for_bit(exact: Town) -
     assert (outcome.status, outcome.code, job.state().state) == ("finished:completed", 0, "done"), outcome.log
     assert exact.verified(job) == 1
     model = json.loads((job.result / "model.json").read_text())
-    memory = federation(3).train(BARE, rounds=1, epsilon=None, delta=None, progress=False).model
+    there = Federation.local(straight(), SCHEMA)
+    memory = there.train(BARE, rounds=1, epsilon=None, delta=None, progress=False).model
     assert np.asarray(model["coef"]).tobytes() == np.asarray(memory.coef_).tobytes()
     assert np.asarray(model["intercept"]).tobytes() == np.asarray(memory.intercept_).tobytes()
     assert "it is no site of the roster" in outcome.log

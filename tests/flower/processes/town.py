@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from privfl_keys import VerifyKey
 
@@ -90,11 +91,18 @@ def carried_by_flower(world: Realm, file: Path, **settings: Any) -> None:
 
 
 @contextmanager
-def town(folder: Path, sites: int = 4, *, policy: dict[str, Any] | None = None) -> Iterator[Town]:
+def town(
+    folder: Path,
+    sites: int = 4,
+    *,
+    policy: dict[str, Any] | None = None,
+    frames: Mapping[str, pd.DataFrame] | None = None,
+) -> Iterator[Town]:
     """A town of ``sites`` sites; beside them a node whose site is of another federation, one with a key that nobody
     registered, and one that trusts another authority.
     """
-    with realm(folder / "realm", sites, policy=policy) as world, realm(folder / "elsewhere", 3) as elsewhere:
+    made = realm(folder / "realm", sites, policy=policy, frames=frames)
+    with made as world, realm(folder / "elsewhere", 3) as elsewhere:
         carried_by_flower(world, folder / "federation.yaml")
         carried_by_flower(elsewhere, folder / "elsewhere.yaml")
         other = make_certificates(folder / "other").authority
