@@ -29,19 +29,20 @@ __all__ = ["Lease"]
 log = logging.getLogger(__name__)
 LONGEST = 4096
 LOOK_S = 0.5
+SHORTEST_S = 15.0  # a busy computer or bucket may well take seconds to renew
 LONGEST_S = 60.0  # a computer that died is waited for so long, however long messages stay invisible
 
 
 class Lease:
     """The right to be ``federation``'s coordinator, held from :meth:`take` to :meth:`release`.
 
-    It lasts ``visibility`` seconds (60 at most) beyond the last renewal, which comes three times as often. Whoever
+    It lasts ``visibility`` seconds (15 to 60) beyond the last renewal, which comes three times as often. Whoever
     could not renew it for so long stops by itself until it can, since another one may have taken it meanwhile.
     """
 
     def __init__(self, clients: Clients, federation: str, home: Path) -> None:
         self._clients, self._key = clients, lease_key(federation)
-        self._lasts = min(float(clients.settings.visibility), LONGEST_S)
+        self._lasts = min(max(float(clients.settings.visibility), SHORTEST_S), LONGEST_S)
         self._renewed = _running()
         self._bucket: dict[str, Any] = {"Bucket": clients.settings.bucket}
         if account := account_of(clients.settings):

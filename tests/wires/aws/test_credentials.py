@@ -22,8 +22,8 @@ from privfl_keys import INSECURE_TEST_COST
 from privfl.clock import SystemClock
 from privfl.errors import Misuse, WireError
 from privfl.homes.site import SiteHome
+from privfl.wires.aws import lease, open_mailbox, probe
 from privfl.wires.aws import mailbox as module
-from privfl.wires.aws import open_mailbox, probe
 from privfl.wires.aws.emulator import Emulator
 from privfl.wires.aws.errors import Absent, Denied, Expired, Missing, Passing, Present, speaking
 from privfl.wires.aws.lease import Lease
@@ -53,6 +53,7 @@ def proxy(aws: Cloud) -> Iterator[Proxy]:
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OPENING_S", 0.2)
+    monkeypatch.setattr(lease, "SHORTEST_S", 5.0)
 
 
 @pytest.mark.parametrize(
