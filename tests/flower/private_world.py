@@ -101,9 +101,17 @@ class World:
         return {at: {**config, "k": at} for at, config in self.carried.nodes().items()}
 
     def start(
-        self, app: App, strategy: Strategy, rounds: int = 2, *, again: bool = False, **options: Any
+        self,
+        app: App,
+        strategy: Strategy,
+        rounds: int = 2,
+        *,
+        again: bool = False,
+        nodes: dict[int, dict[str, Any]] | None = None,
+        apps: Mapping[int, Callable[[Message, Context], Message]] | None = None,
+        **options: Any,
     ) -> PrivateResult:
-        """A private run; ``again`` begins with the model of the run before."""
+        """A private run; ``again`` begins with the model of the run before, ``apps`` answer in the place of ``app``."""
         settings = {"clip": 100.0, "max_examples": 64, "home": self.carried.coordinator, "passphrase": PASSPHRASE}
         more: Mapping[str, Any] = options.pop("loop", {})
         if options.get("weights") == "equal":
@@ -111,7 +119,9 @@ class World:
         if "epsilon" not in options:
             options["unprotected"] = True
         wrapped = PrivateStrategy(strategy, **{**settings, "courier": FAST, "pace": PACE, **options})
-        grid = LocalGrid(app.private(), self.nodes())
+        grid = LocalGrid(app.private(), self.nodes() if nodes is None else nodes)
+        for at, other in (apps or {}).items():
+            grid.add(at, grid._nodes[at].config, other)
         self.runs += 0 if again else 1
         try:
             return wrapped.start(grid, self.model, num_rounds=rounds, **more)
@@ -124,7 +134,7 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, sites: int = 3, **policy: Any) -> Iterator[World]:
+def world(folder: Path, sites: int = 3, *, resident: bool = False, **policy: Any) -> Iterator[World]:
     """A realm of that many sites under a policy for the app."""
-    with carried(folder, sites, policy=policy) as made:
+    with carried(folder, sites, policy=policy, resident=resident) as made:
         yield World(made)
