@@ -72,9 +72,9 @@ def init(
     Doing it again changes nothing, and an interrupted one goes on. What belongs to something else is refused. The
     policies are written as files; attach members/NAME.json to each member's role, or let --create-roles do it.
     """
+    listed = _roster(file, roster, authority)
     from privfl.wires.aws.admin_init import initialise  # noqa: PLC0415 - loaded when a command runs
 
-    listed = _roster(file, roster, authority)
     with _work(file, _members(listed), profile, dry_run, site_roles, tuple(administrator or ())) as work:
         initialise(work, out or file.parent / "aws", create_roles=create_roles, trusted=trust)
         _show(work.rows, as_json, dry=dry_run, roster=listed.version, changed=work.changed, account=work.plan.account)
@@ -136,9 +136,9 @@ def destroy(
 
     Without --yes it only shows what it would remove, and exits with 2. Doing it again is harmless.
     """
+    listed = _roster(file, roster, authority)
     from privfl.wires.aws.admin_destroy import destroy as remove  # noqa: PLC0415
 
-    listed = _roster(file, roster, authority)
     with _work(file, _members(listed), profile, not yes, site_roles) as work:
         remove(work)
         _show(work.rows, as_json, dry=not yes, roster=listed.version, changed=work.changed, account=work.plan.account)
@@ -152,8 +152,11 @@ def rewrap(
     as_json: AsJson = False,
 ) -> None:
     """Seal the keys of FOLDER under a new data key of the KMS key that its configuration names now."""
+    from privfl.homes.config import role_of  # noqa: PLC0415
     from privfl.homes.folder import open_kms_store  # noqa: PLC0415
 
+    if role_of(folder) is None:
+        raise Misuse(f"{folder} is no folder of a member; check the path")
     store = open_kms_store(folder)
     try:
         key = store.rewrap()
@@ -178,6 +181,7 @@ def redrive(
 
     Messages that are none of the wire's stay in the dead-letter queue; probes of privfl wire aws check are dropped.
     """
+    _settings(file)
     from privfl.wires.aws.admin_redrive import redrive as again  # noqa: PLC0415
 
     with _work(file, None, profile, dry_run, None) as work:
@@ -203,11 +207,12 @@ def redrive(
 
 
 def _settings(file: Path) -> tuple[str, AwsSettings]:
-    from privfl.wires.settings import AwsSettings, read_federation  # noqa: PLC0415
+    from privfl.wires.settings import AwsSettings, check_extra, read_federation  # noqa: PLC0415
 
     found = read_federation(file)
     if not isinstance(found.wire, AwsSettings):
         raise Misuse(f"{file}: this is about wires of kind aws, and this file's is {found.wire.kind}")
+    check_extra("boto3", "aws")  # before anything that needs it is loaded
     return found.federation, found.wire
 
 
@@ -348,6 +353,9 @@ def _show_tried(name: str, rows: Sequence[Tried]) -> None:
     for heading in ("", "action", "what", "is", "verdict"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        verdict = "ok" if row.right else f"WRONG: {row.note}. {row.resource}"
+        verdict = "ok" if row.right else "WRONG"
         table.add_row("must" if row.must else "must not", row.action, row.what, row.outcome, verdict)
     Console().print(table, highlight=False)
+    for row in rows:
+        if not row.right:  # below the table, where a long ARN can be copied
+            typer.echo(f"WRONG: {row.action} on {row.resource}: {row.note}")

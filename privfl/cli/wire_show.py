@@ -50,6 +50,8 @@ def show(
 ) -> None:
     """Show which wire is named, where it is, what it needs, and try it.
 
+    To try aws or flower give a member's folder; of the file alone only its fields are looked at.
+
     Exits with 0 if it can be used, 2 if its settings or credentials will not do, 4 if it cannot be reached now.
     """
     found = _named(what)
@@ -62,7 +64,7 @@ def show(
         facts = {"federation": found.federation, "named_in": str(found.named_in), "usable": trouble is None}
         typer.echo(json.dumps({**facts, "found": state, **_fields(found.wire), "needs": found.wire.NEEDS}))
     else:
-        _print(found, f"cannot be used ({type(trouble).__name__})" if trouble else f"can be used: {state}")
+        _print(found, "cannot be used, see below" if trouble else f"can be used: {state}")
     if trouble is not None:
         raise trouble
 
@@ -98,7 +100,7 @@ def _named(what: Path) -> _Named:
 def _tried(found: _Named) -> str:
     """What trying the wire has shown; raises Misuse or WireError."""
     found.wire.check()
-    if found.home is None and found.wire.kind == "flower":
+    if found.home is None and found.wire.kind != "folder":  # who would be trying?
         return "the file is right; each member's part is tried with: privfl wire show FOLDER"
     return found.wire.probe(found.home if found.home is not None else found.named_in.absolute().parent)
 
@@ -122,7 +124,8 @@ def _print(found: _Named, state: str) -> None:
     for name, value in (("kind", shown["kind"]), ("where", shown["where"]), ("named in", found.named_in)):
         table.add_row(name, Text(str(value), overflow="fold"))
     for name, value in shown["settings"].items():
-        table.add_row(f"  {name}", Text(str(value), overflow="fold"))
+        said = str(value).lower() if isinstance(value, bool) else str(value)
+        table.add_row(f"  {name}", Text(said, overflow="fold"))
     table.add_row("needs", Text(found.wire.NEEDS, overflow="fold"))
     table.add_row("now", Text(state, style="red" if state.startswith("cannot") else "green", overflow="fold"))
     Console().print(table)

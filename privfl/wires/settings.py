@@ -38,6 +38,7 @@ __all__ = [
     "FolderSettings",
     "Place",
     "WireSettings",
+    "check_extra",
     "read_federation",
     "read_wire",
 ]
@@ -53,6 +54,10 @@ _FORMS = {
         "the role's ARN, such as arn:aws:iam::123456789012:role/privfl-{name}",
     ),
     "account": (r"\d{12}", "the account's 12 digits, in quotes"),
+    "kms_key": (
+        r"alias/[\w/-]+|arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(key|alias)/[\w/-]+|(mrk-)?[0-9a-f-]{32,36}",
+        "the key's alias/NAME, id or ARN",
+    ),
 }
 Seconds = Annotated[int, Field(ge=1, le=43_200)]
 
@@ -220,8 +225,8 @@ class AwsSettings(WireSettings):
     @field_validator("bucket")
     @classmethod
     def _a_bucket(cls, bucket: str) -> str:
-        if not _BUCKET.fullmatch(bucket):
-            raise ValueError(f"{bucket!r} is no name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens")
+        if not _BUCKET.fullmatch(bucket) or re.search(r"[.]{2}|[.]-|-[.]", bucket):
+            raise ValueError(f"{bucket!r} is no name of a bucket: 3 to 63 lower-case letters, digits and hyphens")
         return bucket
 
     @field_validator("endpoint")
@@ -234,14 +239,14 @@ class AwsSettings(WireSettings):
 
     def open(self, place: Place) -> Mailbox:
         """The end of the SQS and S3 wire."""
-        _check_extra("boto3", "aws")
+        check_extra("boto3", "aws")
         from privfl.wires.aws import open_mailbox  # noqa: PLC0415 - an extra
 
         return open_mailbox(self, place)
 
     def probe(self, home: Path) -> str:
         """Whether endpoint and credentials work, and bucket and queue are there."""
-        _check_extra("boto3", "aws")
+        check_extra("boto3", "aws")
         from privfl.wires.aws import probe  # noqa: PLC0415
 
         return probe(self, home)
@@ -250,7 +255,7 @@ class AwsSettings(WireSettings):
         return f"aws:{self.bucket} ({self.region})"
 
 
-def _check_extra(module: str, extra: str) -> None:
+def check_extra(module: str, extra: str) -> None:
     """Raise Misuse unless ``module`` is installed."""
     if find_spec(module) is None:
         raise Misuse(f'the wire of kind {extra} needs more than is installed here: pip install "privfl[{extra}]"')
@@ -358,7 +363,7 @@ def read_federation(path: Path) -> FederationFile:
     from privfl.budget.policy_file import FileKind, InvalidPolicy, read_document  # noqa: PLC0415 - when one is read
 
     try:
-        document = read_document(path, FileKind("federation file", "federation: my-federation", 4))
+        document = read_document(path, FileKind("federation", "federation: my-federation", 4))
         if document.faults:
             raise InvalidPolicy(document.faults, str(path))
     except InvalidPolicy as error:

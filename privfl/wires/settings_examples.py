@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from privfl.errors import Misuse
@@ -22,13 +23,13 @@ _AWS = """\
   kind: aws
   region: eu-central-1
   # The bucket for bodies; its name must be free in all of S3.
-  bucket: {federation}-bodies
+  bucket: {slug}-bodies
   # What the queues' names begin with; several federations may share an account.
   prefix: privfl
   # Whose account it is (12 digits, in quotes): queues and buckets of others are then never used.
   # account: "123456789012"
   # The key that encrypts bodies and messages; without one S3's and SQS's own.
-  # kms_key: alias/privfl-{federation}
+  # kms_key: alias/privfl-{slug}
   # A role to assume first; {{name}} stands for the member's name. ExternalId and tags go with it.
   # role: arn:aws:iam::123456789012:role/privfl-{{name}}
   # external_id: agreed-with-the-owner-of-the-account
@@ -55,6 +56,7 @@ _FLOWER = """\
   # Seconds after which a resident site that was asked nothing ends.
   idle: 900
 """
+_MEANING_ELSE: Final = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 EXAMPLES: Final = {"folder": _FOLDER, "aws": _AWS, "flower": _FLOWER}
 
 
@@ -62,4 +64,12 @@ def example(kind: str, federation: str = "trial") -> str:
     """The text of a ``federation.yaml`` of ``kind``; raises Misuse if there is no such kind."""
     if kind not in EXAMPLES:
         raise Misuse(f"there is no example of a wire {kind[:60]!r}; choose one of {', '.join(sorted(EXAMPLES))}")
-    return (_HEAD + EXAMPLES[kind]).format(federation=federation)
+    slug = re.sub(r"[^a-z0-9]+", "-", federation.lower())[:50].strip("-")
+    return (_HEAD + EXAMPLES[kind]).format(federation=_plain(federation), slug=slug)
+
+
+def _plain(name: str) -> str:
+    """The name as YAML reads it as text: what might mean a number, a date or a truth stands in quotes."""
+    if re.fullmatch(r"[A-Za-z][\w-]*", name) and name.lower() not in _MEANING_ELSE:
+        return name
+    return f'"{name}"'

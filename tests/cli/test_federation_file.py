@@ -33,6 +33,15 @@ def test_an_example_is_a_file_to_begin_with(kind: str, wire: Command, tmp_path: 
     assert (found.federation, found.wire.kind) == ("heart", kind)
 
 
+@pytest.mark.parametrize("name", ["Heart Trial", "2026", "yes", "3.14", "A_" * 31 + "B2", "2026-01-01", "x @ y"])
+@pytest.mark.parametrize("kind", ["folder", "aws", "flower"])
+def test_an_example_for_any_name(kind: str, name: str, wire: Command, tmp_path: Path) -> None:
+    """Whatever a federation may be called, what is printed can be read and is of that federation."""
+    path = tmp_path / "federation.yaml"
+    path.write_text(wire("example", kind, "--federation", name).out)
+    assert read_federation(path).federation == name
+
+
 def test_examples_of_nothing(wire: Command) -> None:
     """A kind that is none, and a name that no federation can have."""
     wire("example", "pigeon").failed(2, "pigeon")
@@ -71,9 +80,23 @@ def test_show_a_flower_file_and_a_member_s_folder(wire: Command, tmp_path: Path)
     assert found["named_in"] == str(home / "site.yaml")
 
 
+def test_show_an_aws_file(wire: Command, tmp_path: Path) -> None:
+    """Of the file alone it is said that it is right, or its field that is not; AWS is not asked."""
+    path = tmp_path / "federation.yaml"
+    path.write_text(wire("example", "aws").out)
+    found = json.loads(wire("show", path, "--json").out)
+    assert (found["kind"], found["usable"]) == ("aws", True)
+    assert "each member's part" in found["found"]
+    for field, value in (("bucket", "a..b"), ("kms_key", "trial key"), ("kms_key", "trial")):
+        fields = {"region": "eu-central-1", "bucket": "bodies", field: value}
+        path.write_text(json.dumps({"federation": "trial", "wire": {"kind": "aws", **fields}}))
+        wire("show", path).failed(2, "federation.yaml", f"{field}: {value!r}")
+
+
 def test_show_what_names_no_wire(wire: Command, tmp_path: Path) -> None:
     """Nothing there, a folder of nobody's, one that has not joined, a file that is none."""
-    wire("show", tmp_path / "absent.yaml").failed(2, "absent.yaml", "cannot be read")
+    absent = wire("show", tmp_path / "absent.yaml").failed(2, "absent.yaml", "cannot be read")
+    assert " ".join(absent.err.split()).endswith("give the path of a federation file")
     wire("show", tmp_path).failed(2, "no folder of a site or coordinator")
     CoordinatorConfig(federation="heart", name="hub", fingerprint="x").write(tmp_path)
     wire("show", tmp_path).failed(2, "names no wire yet", "--wire")

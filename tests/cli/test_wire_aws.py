@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def test_check_by_roles_and_at_home(
     own.close()
     assert wrong.code == 1
     assert "WRONG" in wrong.out
-    assert "s3:ListBucket" in wrong.out
+    assert "WRONG: s3:ListBucket on arn:aws:s3:::trial-bodies: " in wrong.out
 
 
 def test_redrive(wire: Command, root: Path, tmp_path: Path) -> None:
@@ -179,6 +180,18 @@ def test_mistakes(wire: Command, root: Path, tmp_path: Path) -> None:
     another.write_text(yaml.safe_dump(fields))
     wire("aws", "check", another, "{roster}").failed(2, "no role of the members is known")
     wire("aws", "rewrap", root / "north").failed(2, "under a passphrase")
+    wire("aws", "rewrap", root / "absent").failed(2, "absent is no folder of a member")
+
+
+@pytest.mark.parametrize("command", ["init", "check", "destroy"])
+def test_without_boto3(wire: Command, root: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the extra is not installed the user is told which, and sees no traceback."""
+    for name in [name for name in sys.modules if name.startswith("privfl.wires.aws.admin")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("boto3", "botocore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    wire("aws", command, root / "federation.yaml", "{roster}").failed(2, 'pip install "privfl[aws]"')
+    wire("redrive", root / "federation.yaml", "--member", "hub").failed(2, 'pip install "privfl[aws]"')
 
 
 @pytest.mark.parametrize("command", ["init", "check", "destroy", "rewrap"])

@@ -41,10 +41,10 @@ folders = st.builds(FolderSettings, path=texts.map(lambda text: f"/srv/{text}"))
 clouds = st.builds(
     AwsSettings,
     region=st.sampled_from(["eu-central-1", "us-gov-west-1", "cn-north-1"]),
-    bucket=st.from_regex(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", fullmatch=True),
+    bucket=st.from_regex(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", fullmatch=True),
     prefix=st.from_regex(r"[A-Za-z0-9_-]{1,24}", fullmatch=True),
     endpoint=st.none() | st.sampled_from(["http://127.0.0.1:5000", "https://host.example/"]),
-    kms_key=st.none() | texts,
+    kms_key=st.none() | st.sampled_from(["alias/a", "arn:aws:kms:eu-central-1:123456789012:key/mrk-" + "0a" * 16]),
     role=st.none() | st.just("arn:aws:iam::123456789012:role/a-{name}"),
     external_id=st.none() | texts,
     session_tags=st.dictionaries(texts.filter(lambda name: name != "<<"), texts, max_size=3),
