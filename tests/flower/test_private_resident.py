@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from flwr.app import Context, Message
 from flwr.serverapp.strategy import FedAvg
 
 from privfl.clock import SystemClock
+from privfl.flower import resident
 from privfl.flower.client import carrier_of, exchange, site_home
 from privfl.flower.local_grid import _through
 from privfl.flower.records import array_of, packed, unpacked
@@ -198,9 +201,21 @@ def test_the_message_starts_the_site_which_stays(tmp_path: Path, monkeypatch: py
         for home, pid in zip(homes, pids, strict=True):
             assert pid
             os.kill(pid, signal.SIGTERM)
-            until = time.monotonic() + 60
-            while holder(home) is not None and time.monotonic() < until:
-                time.sleep(0.01)
+            assert next(child for child in resident._children if child.pid == pid).wait(60) == 0
             with SiteHome.open(home, PASSPHRASE, SystemClock().now(), data=False) as site:
                 kinds = [str(entry.kind) for entry in site.ledger.entries()]
                 assert kinds.count("reserve") == kinds.count("settle") == 2
+
+
+def test_an_apps_process_loads_little() -> None:
+    """Flower starts one for each message: nothing of tables, models, validation or the site itself is loaded."""
+    code = (
+        "import sys, flwr.clientapp, flwr.app; before = set(sys.modules)\n"
+        "import privfl.flower.private_app, privfl.flower.private_resident, privfl.flower.private_records\n"
+        "new = set(sys.modules) - before\n"
+        "heavy = {'pandas', 'sklearn', 'scipy', 'pydantic', 'typer', 'torch', 'boto3', 'privfl_analytics'}\n"
+        "rooms = {'privfl.runtime', 'privfl.tasks', 'privfl.secagg', 'privfl.dp', 'privfl.homes.site'}\n"
+        "print(sorted({name.partition('.')[0] for name in new} & heavy), sorted(new & rooms))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.strip() == "[] []"

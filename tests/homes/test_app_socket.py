@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 
 from privfl.codec import encode
 from privfl.dp import LocalReport
-from privfl.errors import Misuse, WireError
+from privfl.errors import DataError, Misuse, WireError
 from privfl.homes import app_socket
 from privfl.homes.app_socket import FOLDER, READY, AppCaller, AppPort
 from privfl.learn.app_calls import FAULTS
 from privfl.learn.update_data import Answer, AppData, Fault, Function
 from privfl.learn.update_inputs import Arrays, Ask
+from privfl.tasks import SiteData
 from tests.forking import end_with_parent
 from tests.learn.support import SeededEntropy
 from tests.learn.update_support import EVALUATE, SCHEMA, TRAIN, arrays_of, question
@@ -266,6 +267,17 @@ def test_a_charged_call_waits_for_an_app_that_comes_back(home: Path) -> None:
     with serving(home):
         thread.join(LIMIT_S)
     assert [one.metrics for one in found] == [FINE]
+
+
+def test_a_question_waits_for_its_app_and_a_table_says_what_to_do(home: Path) -> None:
+    """Before the charge: WireError keeps the invitation in its box; a site with a table tells its operator more."""
+    asked, data = question(), AppData(SCHEMA, caller(home), caller(home).present)
+    with pytest.raises(WireError, match="no private app"):
+        asked.check(data)
+    with serving(home):
+        asked.check(data)
+    with pytest.raises(DataError, match="site run HOME --app"):
+        asked.check(SiteData(SCHEMA, None))
 
 
 # -- hostile ------------------------------------------------------------------------------------------------
