@@ -127,7 +127,7 @@ def _run_site(
         typer.Option("--app", help="Answer with a private Flower app, whose process calls in, not with a bound table."),
     ] = False,
     app_schema: Annotated[
-        Path | None, typer.Option(help="With --app: the schema that the policy pins [default: FOLDER/schema.yaml].")
+        Path | None, typer.Option(help="With --app: the schema that the policy pins, by default FOLDER/schema.yaml.")
     ] = None,
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
