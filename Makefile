@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-JOBS ?= auto
+# One process more than cores: tests of real processes wait more than they compute.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 # An oracle of the tests whose own range stops before pandas 3, which it runs on all the same: with it, by range, the
 # whole suite would go back to pandas 2.
 ORACLE := lifelines autograd autograd-gamma formulaic interface-meta narwhals wrapt

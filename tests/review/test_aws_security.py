@@ -391,6 +391,7 @@ def test_a_dead_letter_with_markup_is_shown_as_text(
     """Whoever can send to a queue chooses the words of its envelope; they are no commands for the terminal."""
     dead = admin_redrive.Dead("'[/x]' from 00", "[bold", 0, 1, ours=True)
     found = admin_redrive.Redriven("north", "queue", [dead])
+    monkeypatch.setattr(wire_aws, "_settings", lambda _: None)
     monkeypatch.setattr(wire_aws, "_work", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(admin_redrive, "redrive", lambda *_: found)
     wire_aws.redrive(tmp_path, "north")
