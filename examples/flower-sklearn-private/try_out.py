@@ -16,6 +16,7 @@ from flwr.app import Context, RecordDict
 from privfl_keys import INSECURE_TEST_COST
 
 from privfl.clock import SystemClock
+from privfl.errors import PrivflError
 from privfl.flower import LocalGrid
 from privfl.homes.coordinator import CoordinatorHome
 from privfl.homes.site import SiteHome
@@ -82,4 +83,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PrivflError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
