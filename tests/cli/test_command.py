@@ -61,6 +61,13 @@ def test_help_shows_an_example(
     assert all(option.help for option in command.params if isinstance(option, click.Option))
 
 
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_help_says_what_every_argument_is(path: tuple[str, ...]) -> None:
+    """Releases of click differ in whether they lose an argument's help; with the one at hand none is lost."""
+    command = dict(commands(typer.main.get_command(module.app)))[path]
+    assert all(getattr(one, "help", None) for one in command.params if isinstance(one, click.Argument))
+
+
 def test_the_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """One line."""
     assert called(capfd, monkeypatch, "--version").out == f"privfl {privfl.__version__}\n"
