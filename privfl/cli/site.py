@@ -33,6 +33,7 @@ from privfl.cli.roles import (
 from privfl.errors import Misuse
 
 if TYPE_CHECKING:
+    from privfl.homes.config import SiteConfig
     from privfl.homes.site import JoinedSite, Table
     from privfl.tasks import DatabaseSource
 
@@ -157,11 +158,7 @@ def join(
         folder, word, now(), rosters=rosters, authority=authority, policy=policy, wire=wire, table=wanted
     )
     membership, config = joined.membership, joined.config
-    then = (
-        f"privfl site run {quoted(folder)}"
-        if config.data
-        else f"privfl site data {quoted(folder)} TABLE --schema SCHEMA"
-    )
+    then = _started(config, folder) if config.data else f"privfl site data {quoted(folder)} TABLE --schema SCHEMA"
     _told(joined, as_json, f"joined {config.federation}", f"Authority pinned here: {_held(joined)}", then=then)
     _warn(joined, membership.policy.valid_from_at)
 
@@ -197,7 +194,7 @@ def data(
     wanted = _table(place, schema, kind, allow_empty, analytics_only)
     assert wanted is not None
     bound = SiteHome.bind(folder, passphrase(folder, passphrase_file), now(), wanted)
-    _told(bound, as_json, f"bound to {folder}: {place}", then=f"privfl site run {quoted(folder)}")
+    _told(bound, as_json, f"bound to {folder}: {place}", then=_started(bound.config, folder))
 
 
 def named_place(path: Path | None, database: str | None, table: str | None, name: str) -> Path | DatabaseSource | None:
@@ -231,6 +228,13 @@ def _held(joined: JoinedSite) -> str:
     from privfl_keys import fingerprint  # noqa: PLC0415
 
     return fingerprint(joined.membership.authority)
+
+
+def _started(config: SiteConfig, folder: Path) -> str:
+    """How the site is started; over Flower its SuperNode's app does that."""
+    if config.wire is not None and config.wire.kind == "flower":
+        return f"start this site's SuperNode with --node-config 'privfl-site=\"{folder.absolute()}\"' (docs/flower.md)"
+    return f"privfl site run {quoted(folder)}"
 
 
 def _told(joined: JoinedSite, as_json: bool, *lines: str, then: str) -> None:

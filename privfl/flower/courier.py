@@ -188,7 +188,10 @@ class Courier:
             return
         if reply.has_error():
             error = reply.error
-            self._failed(node, f"Flower error {error.code}: {words_of(error.reason)}", refused=False)
+            said = words_of(error.reason)
+            if "No query function registered" in said:
+                said = "its app has no place for privfl's mail: wrap its ClientApp with privfl.flower.private(app)"
+            self._failed(node, f"Flower error {error.code}: {said}", refused=False)
             return
         try:
             load, bodies = unpacked(reply.content)

@@ -39,6 +39,8 @@ PAST = "past"
 RETRY_S = 0.5
 THE_WIRE = "the wire"
 TURN_MS = 10_000  # how long a job waits for operators before another one that is queued gets its turn
+_START_SITES = "Start them with: privfl site run"
+_START = {"flower": "Start their SuperNodes, each with privfl-site in its --node-config"}
 _PHASES = {"epoch": Phase.EPOCH, "collecting": Phase.COLLECTING, "voting": Phase.VOTING, "releasing": Phase.RELEASING}
 
 
@@ -253,7 +255,7 @@ class CoordinatorProcess:
             missing = sorted(name for site, name in self.names.items() if site not in present)
             raise RoundAborted(
                 f"{len(present)} of {len(roster.site_ids)} sites are up and {least} are needed; not heard of: "
-                f"{', '.join(missing)}. Start them with: privfl site run, and run the task again"
+                f"{', '.join(missing)}. {_START.get(self.home.wire.kind, _START_SITES)}, and run the task again"
             )
         return self._consulted(present)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -95,6 +96,14 @@ def test_an_error_is_followed_by_another_try(town: Town) -> None:
     assert gaps == sorted(gaps)
     town.step(times=2)
     assert (town.read(), town.courier.problems) == ([b"ping"], {})
+
+
+def test_an_app_that_was_not_made_private_is_told_apart(town: Town) -> None:
+    """What Flower says of an app that knows nothing of privfl is put into words that help."""
+    town.grid._nodes[1].app = ClientApp()
+    town.step(times=3)
+    assert "private(app)" in town.courier.problems["node 1"]
+    assert "north" not in town.courier.sites
 
 
 def test_a_message_without_reply_is_repeated_after_the_patience(town: Town) -> None:

@@ -205,7 +205,7 @@ def _unanswered(error: BotoCoreError | ClientError, resource: str) -> Misuse | W
         where = "; check endpoint and region in federation.yaml, and the network"
         kept = isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError | aws.ProxyConnectionError)
         what = "cannot be reached" if kept else "broke off"
-        return Passing(f"the AWS endpoint for {resource} {what}{where if kept else ''}; tried again later")
+        return Passing(f"the endpoint for {resource} {what}{where if kept else ''}; tried again later")
     if isinstance(error, aws.ParamValidationError | aws.NoRegionError | aws.InvalidRegionError):
         return Misuse(f"AWS's client does not take what federation.yaml says ({str(error)[:200]}); correct it")
     return Passing(f"AWS's client failed on {resource} ({type(error).__name__}); tried again later")
