@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ from privfl.flower.private_records import arrays_of, record_of
 from privfl.flower.private_rules import check_strategy
 from privfl.flower.private_server import EvaluateFn, StrategyServer
 from privfl.flower.resident import passphrase as passphrase_of_environment
-from privfl.flower.server import HOME, HOME_VARIABLE, PACE
+from privfl.flower.server import HOME, HOME_VARIABLE, PACE, Leash, RunOver
 from privfl.homes.coordinator import CoordinatorHome, OpenCoordinator
 from privfl.learn.update_inputs import Ask, shapes_of
 from privfl.learn.update_plan import SHARE
@@ -35,6 +36,7 @@ from privfl.learn.update_schema import app_schema
 from privfl.learn.update_spec import EXAMPLES, UpdateSpec, bounded
 from privfl.runtime.coordinator_process import CoordinatorProcess, Pace
 from privfl.runtime.fit import PrivacyReport, Transcripts
+from privfl.runtime.status import write_notes
 from privfl.runtime.update_jobs import Request, UpdateJobs, compile_update, find_job, run_job
 from privfl.runtime.update_run import UpdateFit, UpdateRow
 from privfl.wires.flower import spool_of
@@ -195,13 +197,19 @@ class PrivateStrategy(Strategy):
             configs = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
             live = self._live(home, initial_arrays, num_rounds, configs, evaluate_fn)
             pace = self._pace or Pace(PACE.gather, int(timeout * 1000), PACE.grace, PACE.wire, int(timeout * 1000))
+            usual = {"poll": float(settings.poll), "tell": partial(write_notes, home.folder)}
+            spool = spool_of(home.folder)
+            courier = Courier(grid, spool, home.party.id, home.party.roster, **{**usual, **self._courier})
+            home.mailbox.close()
+            home.mailbox = Leash(spool, home.party.id, lambda: bool(courier.ended))
             process = CoordinatorProcess(home, clock, pace=pace)
             job = find_job(process, live, _told(self.strategy, configs), clock.now(), resume=self._resume)
-            options = {"poll": float(settings.poll), **self._courier}
-            courier = Courier(grid, spool_of(home.folder), home.party.id, home.party.roster, **options)
             try:
                 with courier:
                     fit = run_job(process, job)
+            except RunOver:
+                process.end()
+                raise WireError(f"{courier.ended}; run the app again, and it goes on") from None
             except PrivflError as error:
                 process.end(str(error))
                 if courier.ended:
@@ -210,6 +218,8 @@ class PrivateStrategy(Strategy):
                 if hints:
                     log.error("%s", hints)
                 raise
+            finally:
+                write_notes(home.folder, ())
             process.end()
         return _result(fit, job.result)
 

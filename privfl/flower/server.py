@@ -30,7 +30,7 @@ from privfl.wires.flower import Spool, SpoolMailbox, spool_of
 from privfl.wires.folder import FolderDelivery
 from privfl.wires.settings import FlowerSettings
 
-__all__ = ["PACE", "app", "coordinator_app", "serve"]
+__all__ = ["PACE", "Leash", "RunOver", "app", "coordinator_app", "serve"]
 
 log = logging.getLogger("privfl.flower")
 
@@ -45,11 +45,11 @@ PACE = Pace(gather=120_000, patience=300_000, grace=10_000)
 AfterRound = Callable[[int, RoundResult, Mapping[str, bytes]], None]
 
 
-class _Over(BaseException):
+class RunOver(BaseException):
     """Ends the coordinator's work where it is, as Ctrl-C does: no job has failed, and the next run goes on."""
 
 
-class _Leash(SpoolMailbox):
+class Leash(SpoolMailbox):
     """The coordinator's end of its spool, which lets nobody wait for mail that will not come any more."""
 
     def __init__(self, spool: Spool, own: bytes, over: Callable[[], bool]) -> None:
@@ -59,7 +59,7 @@ class _Leash(SpoolMailbox):
     def receive(self, wait_ms: int) -> list[FolderDelivery]:
         """See the contract."""
         if self._over():
-            raise _Over
+            raise RunOver
         return super().receive(wait_ms)
 
 
@@ -136,13 +136,13 @@ def _run(
     usual = {"poll": float(settings.poll), "tell": partial(write_notes, home.folder)}
     courier = Courier(grid, spool, home.party.id, home.party.roster, **{**usual, **options})
     home.mailbox.close()
-    home.mailbox = _Leash(spool, home.party.id, lambda: stop() or bool(courier.ended))
+    home.mailbox = Leash(spool, home.party.id, lambda: stop() or bool(courier.ended))
     process = CoordinatorProcess(home, clock, pace=pace, after_round=after_round)
     before = {job.id for job in jobs_of(home.folder) if job.state().over}
     try:
         with courier:
             process.serve(lambda: stop() or bool(courier.ended), once=not stays)
-    except _Over:
+    except RunOver:
         log.info("stopped; the next run goes on where this one was")
     except BaseException as error:
         why = str(error) if isinstance(error, PrivflError) else type(error).__name__

@@ -12,7 +12,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
 from privfl.clock import SystemClock
-from privfl.errors import Misuse
+from privfl.errors import Misuse, WireError
+from privfl.flower import LocalGrid
 from privfl.homes.site import SiteHome
 from privfl.runtime.jobs import jobs_of
 from tests.flower.private_world import EXACT, LOUD, METRICS, App, World, world
@@ -119,6 +120,35 @@ def test_a_stopped_run_goes_on_with_its_optimiser(small: World) -> None:
         np.testing.assert_allclose(one, other, atol=3e-5)
     assert found.evaluate_metrics_serverapp.keys() == {0, 1, 2, 3}
     assert [job.state().state for job in jobs_of(small.carried.coordinator)][-1] == "done"
+
+
+def test_a_run_that_flower_ends_is_over_at_once_and_goes_on_later(
+    small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for mail that will not come any more; the same run again goes on where it was."""
+
+    class Ended(BaseException):
+        """As a ServerApp learns that its run was stopped."""
+
+    app, over, pull = App(), False, LocalGrid.pull_messages
+
+    def pulled(grid: LocalGrid, ids: Any) -> Any:
+        if over:
+            raise Ended
+        return pull(grid, ids)
+
+    def spoil(message: Message, context: Context) -> None:
+        nonlocal over
+        over = over or len([one for one in app.calls if one[0] == "train"]) > 4
+
+    app.spoil = spoil
+    monkeypatch.setattr(LocalGrid, "pull_messages", pulled)
+    with pytest.raises(WireError, match="goes on"):
+        small.start(app, FedAvg(), rounds=3)
+    app.spoil, over = (lambda message, context: None), False
+    found = small.start(app, FedAvg(), rounds=3, again=True)
+    assert found.transcripts is not None
+    assert len(found.transcripts.verify()) == 3
 
 
 def test_another_run_takes_the_place_of_a_stopped_one(small: World) -> None:
