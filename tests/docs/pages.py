@@ -123,7 +123,8 @@ def agrees(shown: str, printed: str) -> str | None:
     have = [line.rstrip() for line in printed.splitlines()]
     reach = {0}  # how many printed lines may be used up
     for line in want:
-        pattern = re.compile(".*".join(re.escape(part) for part in line.split("…")))
+        # a number with fewer digits moves what stands beside it: how many blanks there are does not matter
+        pattern = re.compile(re.sub(r"(\\ )+", " +", ".*".join(re.escape(part) for part in line.split("…"))))
         if line.strip() == "…":
             reach = set(range(min(reach), len(have) + 1))
         else:
