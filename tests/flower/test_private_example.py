@@ -52,9 +52,7 @@ def test_it_can_be_tried_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not os.environ.get("PRIVFL_FLOWER_EXAMPLE"), reason="minutes of real processes: ask with PRIVFL_FLOWER_EXAMPLE=1"
-)
+@pytest.mark.skipif(not os.environ.get("PRIVFL_FLOWER_EXAMPLE"), reason="takes minutes: PRIVFL_FLOWER_EXAMPLE=1")
 def test_it_runs_on_real_processes(tmp_path: Path) -> None:
     """``flwr run`` on the shipped app, with SuperLink, SuperNodes, TLS and node authentication."""
     from privfl.flower.local import LocalFlower, Node
